@@ -1,0 +1,2 @@
+//! The scheduler process.
+fn main() {}
