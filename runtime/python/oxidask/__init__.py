@@ -1,0 +1,1 @@
+"""The Python that Oxidask runs beside its Rust processes."""
