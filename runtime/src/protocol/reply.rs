@@ -1,0 +1,20 @@
+//! Replies that are the same for every handler.
+
+use super::Value;
+use bytes::Bytes;
+
+/// Longest text of an error on the wire, in characters (`distributed.admin.max-error-length`).
+pub const MAX_ERROR_LENGTH: usize = 10_000;
+
+/// The reply to a request whose handler failed: the client raises the pickled exception, a peer that does not unpickle
+/// shows the text.
+pub fn error_message(exception_pickle: Vec<u8>, text: &str) -> Value {
+    let text: String = text.chars().take(MAX_ERROR_LENGTH).collect();
+    Value::map([
+        ("status", "uncaught-error".into()),
+        ("exception", Value::Bin(Bytes::from(exception_pickle))),
+        ("traceback", Value::Nil),
+        ("exception_text", text.clone().into()),
+        ("traceback_text", "".into()),
+    ])
+}
