@@ -1,1 +1,7 @@
-//! Placeholder module, filled in by the following commits.
+//! Sockets: the core thread's streams, the listener, and the remote procedure calls.
+
+pub mod core;
+mod encode;
+mod messages;
+pub mod reactor;
+mod stream;

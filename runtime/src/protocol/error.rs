@@ -87,6 +87,9 @@ pub enum DecodeError {
         /// Offset in the input.
         at: usize,
     },
+    /// A field that the message must have.
+    #[error("the message has no usable field {0:?}")]
+    MissingField(&'static str),
     /// Bytes after the value.
     #[error("{bytes} unexpected bytes after the value")]
     Trailing {

@@ -74,6 +74,13 @@ impl Borrow<[u8]> for Key {
     }
 }
 
+impl Key {
+    /// Python's `repr(key)`.
+    pub fn repr(&self) -> String {
+        super::repr::repr(&self.to_value())
+    }
+}
+
 impl AsRef<[u8]> for Key {
     fn as_ref(&self) -> &[u8] {
         &self.0

@@ -31,6 +31,11 @@ impl Message {
         Ok(value)
     }
 
+    /// Decodes one part of the head, given as its raw msgpack, as [`Message::decode`] does the whole.
+    pub fn decode_part(&self, raw: &[u8]) -> Result<Value, DecodeError> {
+        ValueReader::new(Some(self)).read(&mut Reader::new(raw), MAX_DEPTH)
+    }
+
     /// Encodes a value. Payloads are appended in the order in which they occur.
     pub fn encode(value: &Value) -> Message {
         let mut head = Vec::with_capacity(256);

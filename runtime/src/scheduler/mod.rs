@@ -1,1 +1,40 @@
-//! Scheduler core.
+//! The scheduler's core: a state machine without I/O.
+//!
+//! [`State`] holds tasks, workers and clients in arenas. Inputs are its methods, outputs are messages in
+//! [`State::out`]. It knows no socket, no clock and no async runtime; time is passed in.
+
+pub mod amm;
+pub mod client;
+pub mod config;
+pub mod cull;
+pub mod events;
+pub mod ids;
+pub mod membership;
+pub mod order;
+pub mod out;
+mod pickles;
+mod placement;
+mod queue;
+pub mod results;
+mod rules;
+pub mod shuffle;
+pub mod state;
+pub mod stealing;
+pub mod story;
+pub mod submit;
+pub mod task;
+pub mod task_stream;
+pub mod timers;
+mod transitions;
+pub mod worker;
+
+pub use config::CoreConfig;
+pub use ids::{ClientId, GroupId, PrefixId, TaskId, WorkerId};
+pub use membership::heartbeat_interval;
+pub use out::{Out, Stimulus, ToClient, ToWorker};
+pub use results::{StartStop, TaskFinished};
+pub use rules::format_bytes;
+pub use state::{Clock, State};
+pub use submit::{Actors, Submission, Submitted};
+pub use task::{ErrorPayload, Failure, TaskStateName};
+pub use worker::{Status, WorkerInfo, WorkerMetrics};
