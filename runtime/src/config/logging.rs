@@ -232,7 +232,15 @@ fn write_logger(out: &mut impl fmt::Write, metadata: &Metadata<'_>) -> fmt::Resu
     Ok(())
 }
 
-/// `2026-11-24 01:17:20,123` in UTC.
+/// A time as log lines have it: `2026-11-24 01:17:20,123`, in UTC.
+#[must_use]
+pub fn timestamp(time: SystemTime) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_time(&mut out, time);
+    out
+}
+
 fn write_time(out: &mut impl fmt::Write, time: SystemTime) -> fmt::Result {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
