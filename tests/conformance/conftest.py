@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-import pytest
-
 import harness
+import pytest
 from harness import Cluster, wait_until
 
 SHARED_WORKERS = 3

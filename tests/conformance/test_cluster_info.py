@@ -6,7 +6,6 @@ import pytest
 from distributed import Nanny, NannyPlugin, SchedulerPlugin, WorkerPlugin, get_worker, performance_report
 from distributed.diagnostics import MemorySampler
 from distributed.diagnostics.plugin import UploadDirectory, UploadFile
-
 from harness import wait_until
 from helpers import inc, slow_inc
 
@@ -20,7 +19,9 @@ def test_s011_connects_unchanged(shared):
 def test_scheduler_info(client, shared):
     info = client.scheduler_info(n_workers=-1)
     assert info["type"] == "Scheduler" and info["address"] == shared.address
-    assert {"id", "address", "services", "started", "n_workers", "total_threads", "total_memory", "workers"} <= set(info)
+    assert {"id", "address", "services", "started", "n_workers", "total_threads", "total_memory", "workers"} <= set(
+        info
+    )
     assert info["n_workers"] == 3 and info["total_threads"] == 4
     worker = next(w for w in info["workers"].values() if w["name"] == "carol")
     fields = "type id host resources local_directory name nthreads memory_limit last_seen services metrics status nanny"
@@ -99,7 +100,9 @@ def test_s135_logs(client):
     client.run(lambda: logging.getLogger("distributed.worker").warning("a line for the test"))
     logs = client.get_worker_logs()
     assert set(logs) == set(client.ncores())
-    assert all(any(level == "WARNING" and "a line for the test" in text for level, text in log) for log in logs.values())
+    assert all(
+        any(level == "WARNING" and "a line for the test" in text for level, text in log) for log in logs.values()
+    )
     scheduler = client.get_scheduler_logs()
     assert scheduler and all(len(entry) == 2 for entry in scheduler)
     assert all(isinstance(level, str) and isinstance(text, str) for level, text in scheduler)
@@ -153,7 +156,6 @@ def test_s028_worker_plugin(client, shared):
             worker.my_transitions = 0
 
         def transition(self, key, start, finish, **kwargs):
-            from distributed import get_worker
 
             self.seen = getattr(self, "seen", 0) + 1
 
@@ -399,8 +401,8 @@ def test_amm_methods(client):
 
 def test_s024_cluster_object(client, shared):
     """The base class of every cluster manager: identity, subscribe_worker_status, get_logs."""
-    from distributed.deploy import Cluster
     from distributed.core import rpc
+    from distributed.deploy import Cluster
 
     async def connect():
         cluster = Cluster(asynchronous=True, name="test")

@@ -4,7 +4,6 @@ import time
 
 import pytest
 from distributed import Event, Lock, MultiLock, Queue, Semaphore, Variable
-
 from harness import wait_until
 from helpers import inc
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from distributed import wait
-
 from harness import holders, wait_until
 from helpers import add, inc
 

@@ -9,7 +9,6 @@ import dask
 import pytest
 from distributed import Future, as_completed, fire_and_forget, wait
 from distributed.client import FutureCancelledError
-
 from harness import holders, state, wait_until
 from helpers import add, address, boom, double, fail_until, inc, slow_inc, wait_for_file, worker_name
 
@@ -177,7 +176,10 @@ def test_s057_retries(client, tmp_path):
     assert client.submit(fail_until, str(tmp_path / "a"), 2, retries=2).result(timeout=20) == 3
     with pytest.raises(OSError, match="not yet"):
         client.submit(fail_until, str(tmp_path / "b"), 2, retries=1).result(timeout=20)
-    assert client.gather(client.map(fail_until, [str(tmp_path / "c"), str(tmp_path / "d")], [1, 1], retries=5)) == [2, 2]
+    assert client.gather(client.map(fail_until, [str(tmp_path / "c"), str(tmp_path / "d")], [1, 1], retries=5)) == [
+        2,
+        2,
+    ]
     value = dask.delayed(fail_until)(str(tmp_path / "e"), 2)
     assert client.compute(value, retries=2).result(timeout=20) == 3
 

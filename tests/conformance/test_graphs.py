@@ -7,7 +7,6 @@ import dask
 import pytest
 from dask import delayed
 from distributed import wait
-
 from harness import holders, state, wait_until
 from helpers import add, boom, double, inc, worker_name
 

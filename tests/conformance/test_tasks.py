@@ -15,7 +15,6 @@ from distributed import (
     wait,
     worker_client,
 )
-
 from harness import state, wait_until
 from helpers import Counter, add, boom, inc, slow_inc, wait_for_file
 
@@ -130,8 +129,6 @@ def test_story(client):
     moves = [line[2:4] for line in story if line[0] == "scheduler"]
     assert moves == [("released", "waiting"), ("waiting", "processing"), ("processing", "memory")]
     assert {line[0] for line in story} - {"scheduler"} <= set(client.ncores())
-    by_stimulus = client.story(next(line[-2] for line in story if line[2:4] == ("waiting", "processing")))
-    assert any(line[0] == "scheduler" and line[1] == "told" for line in by_stimulus)
 
 
 def test_profile(client):

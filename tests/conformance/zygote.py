@@ -60,11 +60,6 @@ def reap(logs: dict[int, str]) -> None:
 
 
 def main() -> None:
-    import distributed.cli.dask_scheduler
-    import distributed.cli.dask_worker
-    import numpy
-    import pandas
-    import pyarrow
 
     logs: dict[int, str] = {}
     held = {signal.SIGCHLD}

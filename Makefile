@@ -1,0 +1,26 @@
+# Each line calls one tool. CARGO_TARGET_DIR and XDG_CACHE_HOME are honoured; the Python environments live in the cache.
+.PHONY: build demo test rust-test conformance fuzz lint bench
+
+build:
+	cargo build --profile fast --workspace --bins
+
+demo: build
+	"$$(bash tests/venv.sh requirements-base.txt)"/bin/python tests/demo/demo.py
+
+test: rust-test conformance fuzz
+
+rust-test:
+	cargo test --profile fast --workspace
+
+conformance: build
+	bash tests/conformance.sh
+
+fuzz:
+	if [ -f tests/fuzz.sh ]; then bash tests/fuzz.sh; fi
+
+lint:
+	bash tests/lint.sh
+
+bench:
+	cargo build --release --workspace --bins
+	"$$(bash tests/venv.sh requirements-base.txt)"/bin/python tests/bench/run.py $(BENCH)
