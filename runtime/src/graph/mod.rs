@@ -1,5 +1,28 @@
-//! Graphs: what a client's expression becomes, and the Python helpers that make it.
+//! The graph helpers: Python processes that turn a client's pickled expression into tasks.
+//!
+//! | module     | what stands there |
+//! |------------|-------------------|
+//! | `types`    | a graph as the scheduler takes it, requests and errors |
+//! | `pool`     | helpers in parallel, started when needed, one request each |
+//! | `helper`   | one helper: start-up, uploads, a request |
+//! | `answer`   | decoding of what a helper sends |
+//! | `opcodes`  | pickles of `Client.map`'s tasks, written here |
+//! | `child`    | a Python process and what is left when it dies |
+//! | `channel`  | messages over its socket |
+//! | `sources`  | the Python code, embedded |
 
+mod answer;
+pub mod channel;
+pub mod child;
+mod helper;
+mod opcodes;
+mod pool;
+mod sources;
 mod types;
 
-pub use types::{DATA_PRODUCER, Graph, P2P_BARRIER, RunSpec, SpecTemplate};
+pub use child::find_python;
+pub use pool::{GraphPool, PoolConfig};
+pub use types::{
+    DATA_PRODUCER, Graph, GraphError, GraphRequest, OrderFn, P2P_BARRIER, RunSpec, SpecTemplate,
+    Structure,
+};

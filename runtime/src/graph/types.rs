@@ -1,99 +1,196 @@
-//! A graph as the helper returns it.
+//! A graph as the scheduler takes it.
 
-use std::sync::Arc;
-
+use crate::protocol::{Key, Payload, PayloadKind, Value};
 use bytes::Bytes;
+use std::sync::Arc;
+use thiserror::Error;
 
-use crate::protocol::{Key, Payload, Value, write};
-
-/// Bit in [`Graph::flags`]: the task loads or makes data.
+/// The flag of a task that loads or makes data: its root tasks are queued, never spread by locality.
 pub const DATA_PRODUCER: u8 = 1;
-/// Bit in [`Graph::flags`]: the task is the barrier of a peer-to-peer shuffle.
+/// The flag of the barrier of a peer-to-peer shuffle.
 pub const P2P_BARRIER: u8 = 2;
 
-/// What the tasks of one `Client.map` share: the pickle of a task around the pickle of its arguments.
+/// The part of the pickle that tasks of one kind have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecTemplate {
-    /// Pickle bytes before the arguments.
+    /// Pickle bytes before a task's own.
     pub before: Bytes,
-    /// Pickle bytes after the arguments.
+    /// Pickle bytes after a task's own.
     pub after: Bytes,
 }
 
 impl SpecTemplate {
-    /// The sub-header's bytes before the pickle, for arguments of `args` bytes.
-    pub fn header_start(&self, args: usize) -> Vec<u8> {
-        let mut b = Vec::with_capacity(24);
-        write::map_len(&mut b, 3);
-        write::str(&mut b, "pickled-obj");
-        write::bin_len(&mut b, self.before.len() + args + self.after.len());
-        b
-    }
-
     /// The sub-header's bytes after the pickle: `compression` and `num-sub-frames`, both empty.
     pub const HEADER_END: &'static [u8] = b"\xabcompression\x90\xaenum-sub-frames\x00";
+
+    /// The sub-header's bytes before the pickle, for own bytes of the length `args`.
+    pub fn header_start(&self, args: usize) -> [u8; 18] {
+        let mut start = *b"\x83\xabpickled-obj\xc6\0\0\0\0";
+        // A template is never used for a pickle that does not fit: see where specifications are read.
+        let len = u32::try_from(self.before.len() + args + self.after.len()).unwrap_or(u32::MAX);
+        start[14..].copy_from_slice(&len.to_be_bytes());
+        start
+    }
+
+    /// The size of what tasks share.
+    pub fn nbytes(&self) -> usize {
+        self.before.len() + self.after.len()
+    }
 }
 
-/// What a worker gets to run, pickled.
-#[derive(Debug, Clone)]
+/// The task specification that a worker unpickles.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunSpec {
-    /// A whole `__Pickled__` payload.
-    Whole(Payload),
-    /// A shared template around own arguments.
+    /// A payload of its own.
+    Whole(Box<Payload>),
+    /// A task's own bytes, between those that its kind shares.
     Template(Arc<SpecTemplate>, Bytes),
 }
 
 impl RunSpec {
-    /// Bytes held for this task alone.
-    pub fn nbytes(&self) -> usize {
+    /// The same as a payload, ready to be sent.
+    pub fn to_payload(&self) -> Payload {
         match self {
-            Self::Whole(p) => p.nbytes(),
-            Self::Template(_, args) => args.len(),
+            RunSpec::Whole(payload) => (**payload).clone(),
+            RunSpec::Template(template, args) => Payload {
+                kind: PayloadKind::Pickled,
+                header: [
+                    &template.header_start(args.len())[..],
+                    &template.before,
+                    args,
+                    &template.after,
+                    SpecTemplate::HEADER_END,
+                ]
+                .concat()
+                .into(),
+                frames: Default::default(),
+            },
         }
     }
 
-    /// The payload as it is sent.
-    pub fn to_payload(&self) -> Payload {
+    /// The size of what this task does not share.
+    pub fn nbytes(&self) -> usize {
         match self {
-            Self::Whole(p) => p.clone(),
-            Self::Template(t, args) => Payload::pickled(&[&t.before[..], args, &t.after].concat()),
+            RunSpec::Whole(payload) => payload.nbytes(),
+            RunSpec::Template(_, args) => args.len(),
         }
     }
 }
 
-/// The tasks of one submitted expression.
-#[derive(Debug, Clone, Default)]
-pub struct Graph {
-    /// Keys of the tasks.
+/// Keys, edges and flags of a graph: what ordering needs, known before the specifications.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Structure {
+    /// The tasks' keys.
     pub keys: Vec<Key>,
-    /// `dep_offsets[i]..dep_offsets[i + 1]` are the places of task `i`'s dependencies in `deps`; one longer than `keys`.
+    /// Task `i` depends on `deps[dep_offsets[i]..dep_offsets[i + 1]]`.
     pub dep_offsets: Vec<u32>,
-    /// Below `keys.len()`: a task of the graph; from there on: `externals[i - keys.len()]`.
+    /// Indices in `keys`, or beyond them in `externals`.
     pub deps: Vec<u32>,
-    /// Dependencies that are not in the graph.
+    /// Keys that are depended upon, but not tasks of this graph.
     pub externals: Vec<Key>,
-    /// What to run.
-    pub specs: Vec<RunSpec>,
-    /// [`DATA_PRODUCER`] and [`P2P_BARRIER`].
+    /// A byte per task: 1 makes data, 2 is a shuffle's barrier.
     pub flags: Vec<u8>,
-    /// Per annotation the tasks that have it and its value; callables are already evaluated.
-    pub annotations: Vec<(String, Vec<(u32, Value)>)>,
-    /// Annotations of all tasks.
-    pub global_annotations: Vec<(String, Value)>,
-    /// Only what the requested keys need is wanted (`LLGExpr`).
+    /// Whether tasks that the requested keys do not need must be left out (in other graphs they already are).
     pub cull: bool,
-    /// Seconds the helper took to make the tasks.
+}
+
+impl Structure {
+    /// The dependencies of task `i`.
+    pub fn deps_of(&self, i: usize) -> &[u32] {
+        match (self.dep_offsets.get(i), self.dep_offsets.get(i + 1)) {
+            (Some(&from), Some(&to)) => self.deps.get(from as usize..to as usize).unwrap_or(&[]),
+            _ => &[],
+        }
+    }
+}
+
+/// Called with the structure while specifications are still on their way; gives the static order of each task.
+pub type OrderFn = Box<dyn FnOnce(&Structure) -> Vec<u32> + Send>;
+
+/// A materialised graph.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Graph {
+    /// See [`Structure::keys`].
+    pub keys: Vec<Key>,
+    /// See [`Structure::dep_offsets`].
+    pub dep_offsets: Vec<u32>,
+    /// See [`Structure::deps`].
+    pub deps: Vec<u32>,
+    /// See [`Structure::externals`].
+    pub externals: Vec<Key>,
+    /// What workers get, per task.
+    pub specs: Vec<RunSpec>,
+    /// See [`Structure::flags`].
+    pub flags: Vec<u8>,
+    /// Annotations of single tasks: per name the tasks and their values. Callables have been called, and a layer's value
+    /// has won over the global one.
+    pub annotations: Vec<(String, Vec<(u32, Value)>)>,
+    /// Annotations of all tasks that have none of that name in `annotations`.
+    pub global_annotations: Vec<(String, Value)>,
+    /// See [`Structure::cull`].
+    pub cull: bool,
+    /// The span's metadata, if the request carried some.
+    pub span_metadata: Value,
+    /// What the request's [`OrderFn`] returned.
+    pub ordered: Option<Vec<u32>>,
+    /// Seconds from the request's arrival to the tasks' existence in the helper.
     pub materialize_seconds: f64,
 }
 
 impl Graph {
-    /// The key of a dependency index.
-    pub fn key(&self, i: u32) -> &Key {
-        let i = i as usize;
+    /// The key of a dependency as found in `deps`.
+    pub fn key(&self, dep: u32) -> &Key {
+        let i = dep as usize;
         if i < self.keys.len() {
             &self.keys[i]
         } else {
             &self.externals[i - self.keys.len()]
+        }
+    }
+}
+
+/// What a client sent with `update-graph`, as far as only Python can read it.
+#[derive(Debug, Clone)]
+pub struct GraphRequest {
+    /// `expr_ser`: the expression.
+    pub expr: Payload,
+    /// `annotations`: those for all tasks.
+    pub annotations: Option<Payload>,
+    /// `span_metadata`.
+    pub span_metadata: Option<Payload>,
+}
+
+/// A graph that did not come to be.
+#[derive(Debug, Clone, Error)]
+#[error("{text}")]
+pub struct GraphError {
+    /// What happened, to the log.
+    pub text: String,
+    /// The exception, pickled, for the client.
+    pub exception: Bytes,
+    /// Its traceback, pickled, if there is one that is not too long.
+    pub traceback: Option<Bytes>,
+    /// `repr` of the exception.
+    pub exception_text: String,
+    /// The traceback as text.
+    pub traceback_text: String,
+}
+
+impl GraphError {
+    /// A failure that is not an exception of Python: the client sees a `RuntimeError`.
+    pub fn runtime(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let bytes = text.as_bytes();
+        let mut exception = b"\x80\x02cbuiltins\nRuntimeError\nX".to_vec();
+        exception.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        exception.extend_from_slice(bytes);
+        exception.extend_from_slice(b"\x85R.");
+        GraphError {
+            exception: exception.into(),
+            traceback: None,
+            exception_text: format!("RuntimeError({text:?})"),
+            traceback_text: String::new(),
+            text,
         }
     }
 }
