@@ -10,9 +10,11 @@ mod key_split;
 pub mod message;
 pub mod msgpack;
 pub mod payload;
+pub mod pickle;
 pub mod reply;
 pub mod repr;
 pub mod value;
+pub mod versions;
 
 pub use batch::BatchWriter;
 pub use error::{DecodeError, FrameError};

@@ -81,9 +81,9 @@ impl Payload {
         write::str(&mut header, "sub-header");
         write::map_len(&mut header, 0);
         write::str(&mut header, "type");
-        write::str(&mut header, "builtins.bytes");
+        write::str(&mut header, "bytes");
         write::str(&mut header, "type-serialized");
-        write::bin(&mut header, b"\x80\x04\x95\x16\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x05bytes\x94\x93\x94.");
+        write::bin(&mut header, b"\x80\x05\x95\x16\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins\x94\x8c\x05bytes\x94\x93\x94.");
         write::str(&mut header, "serializer");
         write::str(&mut header, "dask");
         one_frame(&mut header);
