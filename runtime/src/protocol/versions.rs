@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Packages of which the scheduler's own version matters.
 /// Stock Dask means to leave msgpack out, but does not.
-const SCHEDULER_RELEVANT: [&str; 7] = [
+const SCHEDULER_RELEVANT: [&str; 8] = [
     "cloudpickle",
     "dask",
     "distributed",
     "lz4",
+    "msgpack",
     "python",
     "toolz",
     "tornado",
