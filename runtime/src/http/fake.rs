@@ -125,7 +125,7 @@ const THREADS: u64 = 40;
 fn record(started: f64, n: u64) -> StreamRecord {
     let thread = n % THREADS;
     let turn = n / THREADS;
-    let start = started + turn as f64 * 0.5 + 0.1 * noise(thread);
+    let start = started + (turn as f64 + noise(thread)) * 0.5;
     let phase = ((turn as f64 * 0.5 / 14.0) as usize).min(PREFIXES.len() - 1);
     let which = if noise(n) < 0.3 {
         phase.saturating_sub(1)
