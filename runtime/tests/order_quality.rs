@@ -3,11 +3,11 @@
 //! The graphs come from `data/export_order_graphs.py`, which tells their format.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-use oxidask_runtime::scheduler::order::order;
+use oxidask_runtime::scheduler::order::{DATA_NODE, order};
 
 struct Graph {
     name: String,
-    is_data: Vec<u8>,
+    flags: Vec<u8>,
     offsets: Vec<u32>,
     deps: Vec<u32>,
     name_ranks: Vec<u32>,
@@ -43,7 +43,11 @@ impl<'a> Input<'a> {
         let name_len = self.u32() as usize;
         let name = String::from_utf8(self.take(name_len).to_vec()).unwrap();
         let n = self.u32();
-        let is_data = self.take(n as usize).to_vec();
+        let flags = self
+            .take(n as usize)
+            .iter()
+            .map(|&is_data| is_data * DATA_NODE)
+            .collect();
         let mut offsets = vec![0];
         let mut deps = Vec::new();
         for task in 0..n {
@@ -58,7 +62,7 @@ impl<'a> Input<'a> {
         let stock = (0..n).map(|_| self.leb()).collect();
         Graph {
             name,
-            is_data,
+            flags,
             offsets,
             deps,
             name_ranks,
@@ -78,15 +82,7 @@ impl Graph {
 
     fn order(&self) -> Vec<u32> {
         let name = |task: u32| format!("{:08}", self.name_ranks[task as usize]);
-        order(
-            self.len(),
-            &self.offsets,
-            &self.deps,
-            &self.is_data,
-            0,
-            &name,
-        )
-        .unwrap()
+        order(self.len(), &self.offsets, &self.deps, &self.flags, 0, &name).unwrap()
     }
 
     /// The most results alive at a time, and the sum over time, when running in this order.

@@ -88,7 +88,7 @@ pub struct Structure {
     pub deps: Vec<u32>,
     /// Keys that are depended upon, but not tasks of this graph.
     pub externals: Vec<Key>,
-    /// A byte per task: 1 makes data, 2 is a shuffle's barrier.
+    /// A byte per task: 1 makes data, 2 is a shuffle's barrier, 4 is a value.
     pub flags: Vec<u8>,
     /// Whether tasks that the requested keys do not need must be left out (in other graphs they already are).
     pub cull: bool,

@@ -24,6 +24,8 @@ from .wire import pack
 
 DATA_PRODUCER = 1
 P2P_BARRIER = 2
+#: A value, no work: it has no say in the order.
+DATA_NODE = 4
 #: A chunk of specifications goes out when it holds this many bytes or tasks.
 CHUNK_BYTES = 512 << 10
 CHUNK_TASKS = 8192
@@ -90,7 +92,9 @@ def _flags(kinds, nodes):
         shuffle = sys.modules.get("distributed.shuffle._core")
         barrier = getattr(shuffle, "P2PBarrierTask", ())
         flags = bytes(
-            (DATA_PRODUCER if node.data_producer else 0) | (P2P_BARRIER if isinstance(node, barrier) else 0)
+            (DATA_PRODUCER if node.data_producer else 0)
+            | (P2P_BARRIER if isinstance(node, barrier) else 0)
+            | (DATA_NODE if isinstance(node, DataNode) else 0)
             for node in nodes
         )
     return flags if any(flags) else b""

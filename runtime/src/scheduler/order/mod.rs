@@ -26,6 +26,9 @@ mod targets;
 mod tests;
 mod walk;
 
+/// The flag of a node that is a value and not work (a `DataNode`).
+pub const DATA_NODE: u8 = 4;
+
 /// Some tasks depend on themselves, directly or through others, so that no order exists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cycle detected between {} tasks", tasks.len())]
@@ -38,7 +41,7 @@ pub struct CycleError {
 ///
 /// * `dep_offsets` (`n + 1` entries) and `deps`: the dependencies of task `i` are `deps[dep_offsets[i]..dep_offsets[i + 1]]`.
 ///   An index of `n` or more stands for one of `n_external` tasks that exist already and need no place.
-/// * `is_data`: non-zero where the node is a value and not work (a `DataNode`); may be empty if there are none.
+/// * `flags`: [`DATA_NODE`] where the node is a value; other flags are of no interest. May be empty.
 /// * `names`: the task's name as text; only asked for where nothing else tells two tasks apart.
 ///
 /// # Errors
@@ -50,7 +53,7 @@ pub fn order(
     n: usize,
     dep_offsets: &[u32],
     deps: &[u32],
-    is_data: &[u8],
+    flags: &[u8],
     n_external: usize,
     names: &dyn Fn(u32) -> String,
 ) -> Result<Vec<u32>, CycleError> {
@@ -58,7 +61,7 @@ pub fn order(
         return Ok((0..n as u32).collect());
     }
     let all = edges::Edges::from_rows(n, dep_offsets, deps, n_external);
-    let graph = normalise::normalise(all, n, is_data);
+    let graph = normalise::normalise(all, n, flags);
     let topological = rank::topological(&graph)?;
     let weights = rank::weigh(&graph, &topological, &|node| {
         // Data that other graphs hold is named by nobody here; it sorts behind the rest.

@@ -3,6 +3,7 @@
 //! Such a node ties together parts of a graph which have nothing to do with each other. A value costs nothing to have,
 //! so it should have no say in the order.
 
+use super::DATA_NODE;
 use super::edges::{Edges, Rows};
 
 /// A graph reduced to work. Removed nodes keep their index, but have no edges and are not [`Graph::kept`].
@@ -42,8 +43,9 @@ impl Graph {
 }
 
 /// Reduces `all`, whose first `n` nodes are the graph's own and whose others are external data.
-pub fn normalise(all: Edges, n: usize, is_data: &[u8]) -> Graph {
-    let is_value = |at: usize| at >= n || is_data.get(at).is_some_and(|&flag| flag != 0);
+pub fn normalise(all: Edges, n: usize, flags: &[u8]) -> Graph {
+    let is_value =
+        |at: usize| at >= n || flags.get(at).is_some_and(|&flags| flags & DATA_NODE != 0);
     let is_shared_value = |node: u32| {
         is_value(node as usize)
             && all.dependencies.row(node).is_empty()

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{CycleError, order};
+use super::{CycleError, DATA_NODE, order};
 
 /// A graph under construction: the dependencies of each task.
 #[derive(Debug, Clone, Default)]
@@ -14,14 +14,14 @@ impl Rows {
         self.0.len() as u32 - 1
     }
 
-    fn order_with(&self, is_data: &[u8], n_external: usize) -> Result<Vec<u32>, CycleError> {
+    fn order_with(&self, flags: &[u8], n_external: usize) -> Result<Vec<u32>, CycleError> {
         let mut offsets = vec![0];
         let mut deps = Vec::new();
         for row in &self.0 {
             deps.extend(row);
             offsets.push(deps.len() as u32);
         }
-        order(self.0.len(), &offsets, &deps, is_data, n_external, &|i| {
+        order(self.0.len(), &offsets, &deps, flags, n_external, &|i| {
             format!("task-{i:06}")
         })
     }
@@ -76,7 +76,7 @@ fn shared_data_comes_right_before_its_first_user() {
     let loads: Vec<u32> = (0..3).map(|_| rows.add(&[])).collect();
     let users: Vec<u32> = loads.iter().map(|&load| rows.add(&[load, data])).collect();
     let mut flags = vec![0; rows.0.len()];
-    flags[data as usize] = 1;
+    flags[data as usize] = DATA_NODE;
     let priority = rows.order_with(&flags, 0).unwrap();
     assert_valid(&rows, &priority);
     let first = users
@@ -151,7 +151,7 @@ fn graphs() -> impl Strategy<Value = (Rows, Vec<u8>, usize)> {
     prop::collection::vec(task, 1..120).prop_map(|tasks| {
         let n = tasks.len() as u32;
         let mut rows = Rows::default();
-        let mut is_data = Vec::new();
+        let mut flags = Vec::new();
         for (i, (backs, kind, external)) in tasks.into_iter().enumerate() {
             let mut deps: Vec<u32> = backs
                 .into_iter()
@@ -160,13 +160,13 @@ fn graphs() -> impl Strategy<Value = (Rows, Vec<u8>, usize)> {
             deps.extend(external.map(|external| n + external));
             deps.sort_unstable();
             deps.dedup();
-            is_data.push(u8::from(kind == 0));
+            flags.push(if kind == 0 { DATA_NODE } else { kind & 1 });
             if kind == 0 {
                 deps.clear();
             }
             rows.add(&deps);
         }
-        (rows, is_data, 3)
+        (rows, flags, 3)
     })
 }
 
@@ -174,8 +174,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_graph_gets_a_valid_order((rows, is_data, n_external) in graphs()) {
-        let priority = rows.order_with(&is_data, n_external).unwrap();
+    fn any_graph_gets_a_valid_order((rows, flags, n_external) in graphs()) {
+        let priority = rows.order_with(&flags, n_external).unwrap();
         assert_valid(&rows, &priority);
     }
 
