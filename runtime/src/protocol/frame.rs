@@ -176,10 +176,27 @@ impl FrameDecoder {
         matches!(self.state, State::Prelude) && self.buf.is_empty()
     }
 
-    /// Gives back the bytes after the last whole message. Meant for a connection that changes hands between
-    /// messages: what was already taken of a message that is not complete is lost.
+    /// Gives back all bytes after the last whole message, for a connection that changes hands.
     pub fn into_unread(self) -> BytesMut {
-        self.buf
+        let (table, count, frames) = match self.state {
+            State::Prelude => return self.buf,
+            State::Lengths { table, count } => (table, count, Vec::new()),
+            State::Frames { table, frames } => {
+                let count = table.lens.len() as u64;
+                (table, count, frames)
+            }
+        };
+        // Inside a message: what was already taken of it comes first again.
+        let mut unread = BytesMut::new();
+        let numbers = [table.first_read, count];
+        for number in numbers.iter().chain(&table.lens) {
+            unread.extend_from_slice(&number.to_le_bytes());
+        }
+        frames
+            .iter()
+            .for_each(|frame| unread.extend_from_slice(frame));
+        unread.extend_from_slice(&self.buf);
+        unread
     }
 
     fn leading_numbers(&mut self) -> Result<Option<(u64, u64)>, FrameError> {
