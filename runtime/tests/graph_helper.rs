@@ -80,9 +80,27 @@ fn expression(expression: &str) -> GraphRequest {
          from distributed.client import _MapExpr\n\
          def inc(x):\n    return x + 1\n\
          def mapped(f, *columns): \n    e = _MapExpr(f, list(columns), key='f', pure=False, annotations={{}}, kwargs={{}})\n    e.keys\n    return e\n\
-         sys.stdout.buffer.write(cloudpickle.dumps({expression}, protocol=5))"
+         buffers = []\n\
+         pickle = cloudpickle.dumps({expression}, protocol=5, buffer_callback=buffers.append)\n\
+         for frame in [pickle, *(b.raw() for b in buffers)]:\n    \
+             sys.stdout.buffer.write(memoryview(frame).nbytes.to_bytes(4, 'little') + bytes(frame))"
     );
-    request(run_python(&script, b""))
+    let mut output = Bytes::from(run_python(&script, b""));
+    let mut request = request("");
+    request.expr.frames.clear();
+    while !output.is_empty() {
+        let length = output.split_to(4);
+        let length = u32::from_le_bytes(length[..].try_into().unwrap());
+        request.expr.frames.push(output.split_to(length as usize));
+    }
+    let nbuffers = request.expr.frames.len() - 1;
+    let mut header = b"\x83\xaaserializer\xa6pickle\xa9writeable".to_vec();
+    header.push(0x90 + nbuffers as u8);
+    header.resize(header.len() + nbuffers, 0xc2);
+    header.extend_from_slice(b"\xaenum-sub-frames");
+    header.push(1 + nbuffers as u8);
+    request.expr.header = header.into();
+    request
 }
 
 /// Calls all tasks in Python, those without dependencies, and prints their results.
@@ -304,7 +322,7 @@ async fn memory_is_limited() {
 
 #[tokio::test]
 async fn a_helper_killed_while_idle_is_not_missed() {
-    let pool = pool!();
+    let pool = pool!(native: false);
     works(&pool).await;
     let pids = pool.idle_pids();
     assert_eq!(pids.len(), 1);
@@ -348,6 +366,101 @@ async fn versions_are_known_before_dask_is_imported() {
     assert!(dask.is_some());
     assert!(versions.get("host").and_then(|h| h.get("python")).is_some());
     works(&pool).await;
+}
+
+#[tokio::test]
+async fn submits_seen_before_need_no_helper() {
+    let pool = pool!();
+    let helped = pool!(native: false);
+    let submits = [
+        "Task('a', inc, 1)",
+        "Task('a', lambda: (1, 2.5, None, 'x' * 300))",
+        "Task(('a', 1, 2.0), inc, 1)",
+        "Task('a', abs, -2**70)",
+        "Task('a', (lambda np: lambda x: np.sum(x))(__import__('numpy')), __import__('numpy').arange(10))",
+        "Task('a', lambda x: x.nbytes, __import__('numpy').ones((1000, 1000)))",
+        "Task('a', lambda *a, **k: (a, k), [1, {'x': {2}}], b'y', range(3), k=slice(1, 2), m=(3,))",
+        "Task('a', __import__('functools').partial(inc, 4))",
+        "Task('a', lambda d: str(d), __import__('datetime').datetime(2020, 1, 2))",
+        "Task('a', inc, 1, _data_producer=True)",
+    ];
+    for submit in submits {
+        let request = expression(&format!("(lambda t: LLGExpr({{t.key: t}}))({submit})"));
+        let first = helped.materialize(request.clone()).await.unwrap();
+        pool.materialize(request.clone()).await.unwrap();
+        let native = pool.stats().native;
+        let second = pool.materialize(request).await.unwrap();
+        assert_eq!(pool.stats().native, native + 1, "{submit}");
+        let of = |graph: &Graph| {
+            (
+                graph.keys.clone(),
+                graph.deps.clone(),
+                graph.flags.clone(),
+                graph.cull,
+            )
+        };
+        assert_eq!(of(&first), of(&second), "{submit}");
+        assert_eq!(results(&first.specs), results(&second.specs), "{submit}");
+    }
+    let mut request =
+        expression("LLGExpr({'a': Task('a', inc, TaskRef(('b', 0)), y=TaskRef('c'))})");
+    request.annotations = Some(Payload::pickled(b"\x80\x05}\x8c\x07retriesK\x02s."));
+    let mut graphs = Vec::new();
+    for _ in 0..2 {
+        let mut graph = pool.materialize(request.clone()).await.unwrap();
+        graph.externals.sort();
+        assert_eq!(
+            graph.global_annotations,
+            [("retries".to_owned(), Value::Int(2))]
+        );
+        assert_eq!(graph.deps.len(), 2);
+        graphs.push(graph.externals);
+    }
+    assert_eq!(graphs[0], graphs[1]);
+    assert!(pool.stats().made < 10);
+}
+
+#[tokio::test]
+async fn what_might_not_load_goes_to_a_helper() {
+    let pool = pool!();
+    for submit in [
+        "Task('a', len, __import__('collections').OrderedDict(x=1))",
+        "Task('a', len, type('C', (), {'__len__': lambda s: 1})())",
+        "Task('a', 'abc'.startswith, 'a')",
+    ] {
+        for _ in 0..2 {
+            pool.materialize(expression(&format!("LLGExpr({{'a': {submit}}})")))
+                .await
+                .unwrap();
+        }
+        assert_eq!(pool.stats().native, 0, "{submit}");
+    }
+    let request = expression("LLGExpr({'a': Task('a', inc, 1)})");
+    pool.materialize(request.clone()).await.unwrap();
+    let native = pool.stats().native;
+    pool.add_sys_path("/nonexistent").await.unwrap();
+    pool.materialize(request.clone()).await.unwrap();
+    assert_eq!(pool.stats().native, native);
+    pool.materialize(request).await.unwrap();
+    assert_eq!(pool.stats().native, native + 1);
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn time_of_a_submit() {
+    let native = pool!();
+    let helped = pool!(native: false);
+    let request = expression("LLGExpr({'a': Task('a', inc, 1)})");
+    for (name, pool) in [("native", native), ("helper", helped)] {
+        for _ in 0..100 {
+            pool.materialize(request.clone()).await.unwrap();
+        }
+        let start = Instant::now();
+        for _ in 0..1000 {
+            pool.materialize(request.clone()).await.unwrap();
+        }
+        println!("{name}: {:?}", start.elapsed() / 1000);
+    }
 }
 
 #[tokio::test]

@@ -352,7 +352,7 @@ impl Specs {
 }
 
 /// A specification with a payload of its own, as `ToPickle` sends it.
-fn whole(pickle: &[&[u8]], buffers: Vec<Bytes>) -> RunSpec {
+pub(super) fn whole(pickle: &[&[u8]], buffers: Vec<Bytes>) -> RunSpec {
     let len: usize = pickle.iter().map(|part| part.len()).sum();
     let mut header = Vec::with_capacity(len + 48 + buffers.len());
     write::map_len(&mut header, 3);

@@ -6,6 +6,7 @@
 //! | `pool`     | helpers in parallel, started when needed, one request each |
 //! | `helper`   | one helper: start-up, uploads, a request |
 //! | `answer`   | decoding of what a helper sends |
+//! | `native`   | submits, read without Python |
 //! | `opcodes`  | pickles of `Client.map`'s tasks, written here |
 //! | `child`    | a Python process and what is left when it dies |
 //! | `channel`  | messages over its socket |
@@ -15,13 +16,14 @@ mod answer;
 pub mod channel;
 pub mod child;
 mod helper;
+mod native;
 mod opcodes;
 mod pool;
 mod sources;
 mod types;
 
 pub use child::find_python;
-pub use pool::{GraphPool, PoolConfig};
+pub use pool::{GraphPool, PoolConfig, PoolStats};
 pub use types::{
     DATA_PRODUCER, Graph, GraphError, GraphRequest, OrderFn, P2P_BARRIER, RunSpec, SpecTemplate,
     Structure,

@@ -2,6 +2,7 @@
 
 use super::child::{ChildConfig, find_python};
 use super::helper::{Helper, HelperError, Setup};
+use super::native::{Verified, scan};
 use super::sources;
 use super::types::{Graph, GraphError, GraphRequest, OrderFn};
 use crate::protocol::Value;
@@ -25,6 +26,8 @@ pub struct PoolConfig {
     pub timeout: Duration,
     /// Longest time for a start.
     pub start_timeout: Duration,
+    /// Whether submits of functions seen before are read without a helper.
+    pub native: bool,
     /// Address space of a helper in bytes: `oxidask.graph.memory-limit`.
     pub memory_limit: Option<u64>,
 }
@@ -37,9 +40,23 @@ impl Default for PoolConfig {
             max_helpers: cores.clamp(2, 4),
             timeout: Duration::from_secs(600),
             start_timeout: Duration::from_secs(120),
+            native: true,
             memory_limit: None,
         }
     }
+}
+
+/// What a pool has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolStats {
+    /// Graphs that needed no helper.
+    pub native: u64,
+    /// Graphs that a helper made.
+    pub made: u64,
+    /// Graphs that failed.
+    pub failed: u64,
+    /// Helpers started.
+    pub started: u64,
 }
 
 /// The helpers.
@@ -59,6 +76,8 @@ struct Inner {
     idle: Mutex<Vec<Helper>>,
     /// What helpers must be able to import, numbered in the order of the calls.
     setups: Mutex<Vec<(u64, Setup)>>,
+    verified: Verified,
+    stats: Mutex<PoolStats>,
     last_setup: AtomicU64,
     uploads: OnceCell<UploadFolder>,
     versions: OnceCell<Value>,
@@ -73,6 +92,8 @@ impl GraphPool {
             places,
             idle: Mutex::default(),
             setups: Mutex::default(),
+            verified: Verified::default(),
+            stats: Mutex::default(),
             last_setup: AtomicU64::new(0),
             uploads: OnceCell::new(),
             versions: OnceCell::new(),
@@ -93,12 +114,41 @@ impl GraphPool {
         request: GraphRequest,
         order: Option<OrderFn>,
     ) -> Result<Graph, GraphError> {
+        let verified = &self.inner.verified;
+        let scan = if self.inner.config.native {
+            scan(&request)
+        } else {
+            None
+        };
+        if let Some(mut graph) = scan.as_ref().and_then(|scan| scan.graph(verified)) {
+            // The order of one task is no secret.
+            graph.ordered = order.map(|_| vec![0]);
+            self.count(|stats| stats.native += 1);
+            return Ok(graph);
+        }
+        let outcome = self.made_by_helper(&request, order).await;
+        match (&outcome, scan) {
+            (Ok(_), Some(scan)) => scan.verify(verified),
+            (Err(_), _) => self.count(|stats| stats.failed += 1),
+            _ => {}
+        }
+        outcome
+    }
+
+    async fn made_by_helper(
+        &self,
+        request: &GraphRequest,
+        order: Option<OrderFn>,
+    ) -> Result<Graph, GraphError> {
         let mut busy = self.helper().await?;
         let limit = self.inner.config.timeout;
-        let outcome = timeout(limit, busy.helper.graph(&request, order)).await;
+        let outcome = timeout(limit, busy.helper.graph(request, order)).await;
         let seconds = limit.as_secs();
         match outcome {
-            Ok(outcome) => busy.settle("The graph", outcome).await,
+            Ok(outcome) => {
+                self.count(|stats| stats.made += u64::from(outcome.is_ok()));
+                busy.settle("The graph", outcome).await
+            }
             Err(_) => Err(busy.hung(&format!(
                 "The graph was not materialised within {seconds} s (oxidask.graph.timeout) and was given up"
             ))),
@@ -157,6 +207,15 @@ impl GraphPool {
         lock(&self.inner.idle).clear();
     }
 
+    /// What has been done so far.
+    pub fn stats(&self) -> PoolStats {
+        *lock(&self.inner.stats)
+    }
+
+    fn count(&self, change: impl FnOnce(&mut PoolStats)) {
+        change(&mut lock(&self.inner.stats));
+    }
+
     /// Process numbers of the idle helpers.
     pub fn idle_pids(&self) -> Vec<u32> {
         lock(&self.inner.idle)
@@ -172,6 +231,7 @@ impl GraphPool {
             setups.retain(|(_, known)| *known != setup);
             setups.push((number, setup));
         }
+        self.inner.verified.clear();
         // Applied by taking a helper; the error is the caller's to see.
         let busy = self.helper().await?;
         busy.release();
@@ -269,6 +329,7 @@ impl GraphPool {
         match started {
             Ok(Ok(helper)) => {
                 let _ = self.inner.versions.set(helper.versions.clone());
+                self.count(|stats| stats.started += 1);
                 tracing::info!(pid = helper.child.pid(), "graph helper started");
                 Ok(helper)
             }

@@ -1,5 +1,6 @@
 //! A graph as the scheduler takes it.
 
+use crate::protocol::pickle::write::runtime_error;
 use crate::protocol::{Key, Payload, PayloadKind, Value};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -180,11 +181,7 @@ impl GraphError {
     /// A failure that is not an exception of Python: the client sees a `RuntimeError`.
     pub fn runtime(text: impl Into<String>) -> Self {
         let text = text.into();
-        let bytes = text.as_bytes();
-        let mut exception = b"\x80\x02cbuiltins\nRuntimeError\nX".to_vec();
-        exception.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-        exception.extend_from_slice(bytes);
-        exception.extend_from_slice(b"\x85R.");
+        let exception = runtime_error(&text);
         GraphError {
             exception: exception.into(),
             traceback: None,
