@@ -6,6 +6,7 @@
 pub mod config;
 pub mod ext;
 pub mod graph;
+pub mod host;
 pub mod http;
 pub mod net;
 pub mod protocol;

@@ -28,6 +28,11 @@ impl Channel {
         }
     }
 
+    /// The socket, before anything was read from it.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
+    }
+
     /// Writes bytes as they are, before the first message.
     pub async fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes).await

@@ -56,6 +56,12 @@ pub struct ChildConfig {
 pub struct PythonChild {
     /// Messages to and from it.
     pub channel: Channel,
+    process: Process,
+}
+
+/// A running process without its socket. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Process {
     child: Child,
     last_lines: LastLines,
 }
@@ -94,21 +100,40 @@ impl PythonChild {
         }
         let mut channel = Channel::new(ours);
         channel.write_raw(&config.sources).await?;
-        Ok(PythonChild {
-            channel,
-            child,
-            last_lines,
-        })
+        let process = Process { child, last_lines };
+        Ok(PythonChild { channel, process })
+    }
+
+    /// The socket and the process.
+    pub fn into_parts(self) -> (Channel, Process) {
+        (self.channel, self.process)
     }
 
     /// The process number, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Whether it runs.
     pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.process.child.try_wait(), Ok(None))
+    }
+
+    /// Ends the process and says why it ended, if it had already.
+    pub async fn autopsy(self) -> String {
+        self.process.autopsy().await
+    }
+
+    /// Its last lines on standard error.
+    pub fn last_lines(&self) -> String {
+        self.process.last_lines()
+    }
+}
+
+impl Process {
+    /// The process number, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// Ends the process and says why it ended, if it had already.

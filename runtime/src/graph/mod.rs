@@ -19,7 +19,7 @@ mod helper;
 mod native;
 mod opcodes;
 mod pool;
-mod sources;
+pub(crate) mod sources;
 mod types;
 
 pub use child::find_python;

@@ -22,6 +22,19 @@ const MODULES: &[(&str, &str)] = modules![
     "oxidask.graph.wire" => "graph/wire.py",
 ];
 
+/// The host's modules.
+const HOST_MODULES: &[(&str, &str)] = modules![
+    "oxidask." => "__init__.py",
+    "oxidask.host." => "host/__init__.py",
+    "oxidask.host.events" => "host/events.py",
+    "oxidask.host.link" => "host/link.py",
+    "oxidask.host.mirror" => "host/mirror.py",
+    "oxidask.host.remote" => "host/remote.py",
+    "oxidask.host.serve" => "host/serve.py",
+    "oxidask.host.shuffle" => "host/shuffle.py",
+    "oxidask.host.views" => "host/views.py",
+];
+
 /// What `python -c` runs: it takes the socket that is its standard input, reads the sources, and installs a finder for
 /// them, so that tracebacks show their lines.
 pub const BOOTSTRAP: &str = r#"
@@ -75,4 +88,9 @@ pub fn packed(modules: &[(&str, &str)]) -> Bytes {
 /// The graph helper's modules as the bootstrap reads them.
 pub fn graph_helper() -> Bytes {
     packed(MODULES)
+}
+
+/// The host's modules as the bootstrap reads them.
+pub fn host() -> Bytes {
+    packed(HOST_MODULES)
 }

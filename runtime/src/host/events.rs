@@ -1,0 +1,160 @@
+//! Events on their way to plugins.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::protocol::{Key, Value};
+
+/// Events that may wait for plugins; of more the oldest are dropped.
+const MAX_EVENTS: usize = 200_000;
+
+/// Something plugins may want to know of.
+#[derive(Clone, Debug)]
+pub enum HostEvent {
+    /// A task changed its state.
+    Transition {
+        /// The task.
+        key: Key,
+        /// State before.
+        start: &'static str,
+        /// State after.
+        finish: &'static str,
+        /// Cause.
+        stimulus: String,
+        /// Size of the result, −1 if unknown.
+        nbytes: i64,
+        /// More that the plugin's hook is given: fields of the worker's message.
+        extra: Value,
+    },
+    /// Something was logged; workers and clients that come and go are, too.
+    Log {
+        /// Topic.
+        topic: String,
+        /// What.
+        msg: Value,
+    },
+    /// Tasks were added.
+    Graph {
+        /// The client.
+        client: String,
+        /// Keys of the new tasks.
+        tasks: Vec<Key>,
+        /// Keys the client wants.
+        keys: Vec<Key>,
+        /// Cause.
+        stimulus: String,
+    },
+}
+
+impl HostEvent {
+    /// As it is sent.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Transition {
+                key,
+                start,
+                finish,
+                stimulus,
+                nbytes,
+                extra,
+            } => Value::Array(vec![
+                "transition".into(),
+                key.to_value(),
+                (*start).into(),
+                (*finish).into(),
+                stimulus.into(),
+                (*nbytes).into(),
+                extra.clone(),
+            ]),
+            Self::Log { topic, msg } => Value::Array(vec!["log".into(), topic.into(), msg.clone()]),
+            Self::Graph {
+                client,
+                tasks,
+                keys,
+                stimulus,
+            } => {
+                let list = |keys: &[Key]| Value::Array(keys.iter().map(Key::to_value).collect());
+                let client = client.into();
+                Value::Array(vec![
+                    "graph".into(),
+                    client,
+                    list(tasks),
+                    list(keys),
+                    stimulus.into(),
+                ])
+            }
+        }
+    }
+}
+
+/// A bounded queue of events. It may be filled from any thread and costs one look while no plugin wants anything.
+#[derive(Debug, Default)]
+pub struct EventQueue {
+    open: AtomicBool,
+    waiting: Mutex<Waiting>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<HostEvent>,
+    dropped: u64,
+}
+
+impl EventQueue {
+    /// Adds an event.
+    pub fn push(&self, event: HostEvent) {
+        if !self.open.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut waiting = self.lock();
+        if waiting.events.len() >= MAX_EVENTS {
+            waiting.events.pop_front();
+            if waiting.dropped == 0 {
+                tracing::warn!(
+                    "scheduler plugins don't keep up: the oldest of {MAX_EVENTS} events are dropped"
+                );
+            }
+            waiting.dropped += 1;
+        }
+        waiting.events.push_back(event);
+        drop(waiting);
+        self.notify.notify_one();
+    }
+
+    /// Whether events are taken.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Begins or ends to take events; what waits is dropped at the end.
+    pub(super) fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Relaxed);
+        if !open {
+            *self.lock() = Waiting::default();
+        }
+    }
+
+    /// What waits, at most `limit` events.
+    pub(super) fn take(&self, limit: usize) -> Vec<HostEvent> {
+        let mut waiting = self.lock();
+        let n = waiting.events.len().min(limit);
+        if n == 0 {
+            waiting.dropped = 0;
+            waiting.events = VecDeque::new();
+        }
+        waiting.events.drain(..n).collect()
+    }
+
+    /// Waits until something was added.
+    pub(super) async fn ready(&self) {
+        self.notify.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
