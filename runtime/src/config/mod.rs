@@ -10,7 +10,7 @@
 
 pub mod cli;
 pub mod listen;
-mod literal;
+pub(crate) mod literal;
 pub mod logging;
 pub mod process;
 pub mod scheduler;

@@ -4,6 +4,8 @@
 //! under `/oxidask/`. All links in pages are relative, so that any prefix and any proxy in front works.
 
 mod api;
+mod collect;
+mod core_view;
 mod dashboard;
 mod eventstream;
 mod html;
@@ -12,6 +14,7 @@ mod json;
 mod listener;
 mod metrics;
 mod process;
+mod relay;
 mod router;
 pub mod view;
 
@@ -20,6 +23,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use core_view::{Backend, CoreView, Ticks};
 pub use listener::bind;
 pub use view::StateView;
 

@@ -393,6 +393,76 @@ async fn event_stream_speaks_stock_s_messages() {
     assert!(pong.contains("\"pong\""));
 }
 
+/// Set `OXIDASK_PROMETHEUS_PYTHON` to a Python that has `prometheus_client`.
+#[tokio::test]
+async fn metrics_parse_with_the_reference_client() {
+    let Ok(python) = std::env::var("OXIDASK_PROMETHEUS_PYTHON") else {
+        return;
+    };
+    let server = start(HttpOptions::default()).await;
+    let program = "import sys\n\
+        from prometheus_client.parser import text_string_to_metric_families as parse\n\
+        print(sum(len(family.samples) for family in parse(sys.stdin.read())))";
+    let mut child = std::process::Command::new(python)
+        .args(["-c", program])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let body = server.get("/metrics").await.body;
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), body.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let samples = body.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        samples.to_string()
+    );
+}
+
+#[tokio::test]
+async fn https_is_served_and_silent_peers_hold_up_nobody() {
+    use crate::config::tls;
+    let path = |name: &str| {
+        format!(
+            "{}/src/config/testdata/tls/{name}",
+            env!("CARGO_MANIFEST_DIR")
+        )
+    };
+    let (ca, cert, key) = (path("ca.pem"), path("leaf.pem"), path("leaf-key.pem"));
+    let options = HttpOptions {
+        tls: Some(tls::dashboard(&cert, Some(&key)).unwrap()),
+        ..HttpOptions::default()
+    };
+    let server = start(options).await;
+    let _silent = TcpStream::connect(("127.0.0.1", server.port))
+        .await
+        .unwrap();
+    let settings = tls::TlsSettings {
+        ca,
+        cert,
+        key: Some(key),
+        ciphers: None,
+        min_version: None,
+        max_version: None,
+    };
+    let connector = tokio_rustls::TlsConnector::from(tls::build(&settings).unwrap().client);
+    let stream = TcpStream::connect(("127.0.0.1", server.port))
+        .await
+        .unwrap();
+    let mut stream = connector
+        .connect(tls::server_name("localhost"), stream)
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.ends_with("\r\n\r\nok"), "{text}");
+}
+
 /// For looking at the dashboard: `cargo test -p oxidask-runtime --lib http::tests::show -- --ignored`, then open port 8799.
 #[tokio::test]
 #[ignore = "serves until stopped"]

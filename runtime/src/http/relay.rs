@@ -1,0 +1,147 @@
+//! Feeds `/eventstream` out of the event log and the task stream, while anybody listens. The core itself sends nothing: it
+//! is asked ten times a second, and not at all when nobody is connected.
+
+use super::collect::{self, RawEvent, RawRecord};
+use super::view::StreamEvent;
+use crate::net::core::CoreHandle;
+use crate::protocol::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// Events a slow listener may lag behind.
+const CAPACITY: usize = 8192;
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Records taken at once.
+const MAX_RECORDS: usize = 4096;
+
+/// Passes events to all listeners.
+pub(super) struct Relay {
+    core: CoreHandle,
+    sender: broadcast::Sender<Arc<StreamEvent>>,
+    running: Arc<AtomicBool>,
+}
+
+impl Relay {
+    pub(super) fn new(core: CoreHandle) -> Self {
+        Self {
+            core,
+            sender: broadcast::channel(CAPACITY).0,
+            running: Arc::default(),
+        }
+    }
+
+    /// A new listener; must be called on a tokio runtime.
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<StreamEvent>> {
+        let receiver = self.sender.subscribe();
+        if !self.running.swap(true, Ordering::AcqRel) {
+            tokio::spawn(run(
+                self.core.clone(),
+                self.sender.clone(),
+                self.running.clone(),
+            ));
+        }
+        receiver
+    }
+}
+
+/// Where the relay stands in the two logs.
+#[derive(Clone, Default)]
+struct Position {
+    record: Option<u64>,
+    /// The last event seen; several may have the same time, none the same message.
+    event: Option<Arc<Value>>,
+}
+
+async fn run(
+    core: CoreHandle,
+    sender: broadcast::Sender<Arc<StreamEvent>>,
+    running: Arc<AtomicBool>,
+) {
+    let mut position = Position::default();
+    loop {
+        if sender.receiver_count() == 0 {
+            running.store(false, Ordering::Release);
+            // One who came in between finds it running no more, or is found here.
+            if sender.receiver_count() == 0 || running.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+        let from = position.clone();
+        let Ok((next, events, records)) = core.call(move |core| take(core, &from)).await else {
+            return;
+        };
+        position = next;
+        for event in events
+            .iter()
+            .filter_map(cluster_event)
+            .chain(records.iter().filter_map(collect::transition))
+        {
+            let _ = sender.send(Arc::new(event));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn take(
+    core: &mut crate::net::core::Core,
+    from: &Position,
+) -> (Position, Vec<RawEvent>, Vec<RawRecord>) {
+    let state = &mut core.state;
+    state.task_stream.start();
+    let topic: Arc<str> = "all".into();
+    let log: Vec<&crate::scheduler::events::Event> = state.events.topic(&topic).collect();
+    let event = log.last().map(|event| event.msg.clone());
+    let Some(since) = from.record else {
+        return (
+            Position {
+                record: Some(state.task_stream.index),
+                event,
+            },
+            Vec::new(),
+            Vec::new(),
+        );
+    };
+    let (next, records) = collect::records(state, since, MAX_RECORDS);
+    // A last event that is no longer in the log was overtaken by a whole log of new ones.
+    let seen = from
+        .event
+        .as_ref()
+        .and_then(|last| log.iter().rposition(|event| Arc::ptr_eq(&event.msg, last)));
+    let raw = |event: &&crate::scheduler::events::Event| RawEvent {
+        time: event.time,
+        topic: topic.clone(),
+        msg: event.msg.clone(),
+    };
+    let events: Vec<RawEvent> = log[seen.map_or(0, |i| i + 1)..].iter().map(raw).collect();
+    (
+        Position {
+            record: Some(next),
+            event,
+        },
+        events,
+        records,
+    )
+}
+
+/// An entry of the event log that stock's stream tells of.
+fn cluster_event(event: &RawEvent) -> Option<StreamEvent> {
+    let text = |name: &str| {
+        event
+            .msg
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    Some(match event.msg.get("action")?.as_str()? {
+        "add-worker" => StreamEvent::AddWorker(text("worker")),
+        "remove-worker" => StreamEvent::RemoveWorker(text("worker")),
+        "add-client" => StreamEvent::AddClient(text("client")),
+        "remove-client" => StreamEvent::RemoveClient(text("client")),
+        "update-graph" => StreamEvent::UpdateGraph(text("client")),
+        "restart-workers" => StreamEvent::Restart,
+        _ => return None,
+    })
+}
