@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 /// Larger expressions go to a helper: their pickles have several frames, and the scan's time counts.
 const MAX_PICKLE: usize = 60 << 10;
-/// How deep the tuples of a key may nest.
-const MAX_KEY_DEPTH: u32 = 16;
+/// Values in one key: a pickle of some bytes can describe a huge tuple that holds the same one again and again.
+const MAX_KEY_VALUES: usize = 256;
 /// Where the name of a submit's class stands.
 const CLASS_WITHIN: usize = 96;
 /// Slots of `dask._task_spec.Task`, in the order of its pickled state.
@@ -230,20 +230,20 @@ impl Scan<'_> {
         if let Node::Str(text) = self.node(id)? {
             return Some(Key::new_str(text));
         }
-        Key::from_value(&self.key_value(id, MAX_KEY_DEPTH)?).ok()
+        let mut budget = MAX_KEY_VALUES;
+        Key::from_value(&self.key_value(id, &mut budget)?).ok()
     }
 
-    fn key_value(&self, id: Id, depth: u32) -> Option<Value> {
+    fn key_value(&self, id: Id, budget: &mut usize) -> Option<Value> {
+        *budget = budget.checked_sub(1)?;
         Some(match self.node(id)? {
             Node::Str(text) => (*text).into(),
             Node::Int(v) => (*v).into(),
             Node::Float(v) => (*v).into(),
-            Node::Tuple(items) if depth > 0 => Value::Array(
-                items
-                    .iter()
-                    .map(|&i| self.key_value(i, depth - 1))
-                    .collect::<Option<_>>()?,
-            ),
+            Node::Tuple(items) => {
+                let items = items.iter().map(|&i| self.key_value(i, budget));
+                Value::Array(items.collect::<Option<_>>()?)
+            }
             _ => return None,
         })
     }
@@ -306,5 +306,93 @@ fn is_harmless(module: &str, name: &str) -> bool {
             matches!(name, "scalar" | "_reconstruct")
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::protocol::PayloadKind;
+    use proptest::prelude::*;
+
+    /// What `Client.submit(abs, x, pure=False)` with a future `x` sends, by protocol 5 of CPython 3.11.
+    const SUBMIT: &[u8] = b"\x80\x05\x8c\x0adask._expr\x94\x8c\x11Expr._reconstruct\x94\x93\x94(h\x00\x8c\x07LLGExpr\
+        \x94\x93\x94}\x94\x8c\x01a\x94\x8c\x0fdask._task_spec\x94\x8c\x04Task\x94\x93\x94)\x81\x94(\x89(\x8c\x01x\x94\x91\
+        \x94NNNh\x07\x8c\x07TaskRef\x94\x93\x94h\x0b\x85\x94R\x94\x85\x94\x8c\x08builtins\x94\x8c\x03abs\x94\x93\x94h\x06\
+        }\x94t\x94bsN}\x94t\x94R\x94.";
+
+    fn request(pickle: &[u8]) -> GraphRequest {
+        GraphRequest {
+            expr: Payload {
+                kind: PayloadKind::Serialized,
+                header: Bytes::from_static(b"\x82\xaaserializer\xa6pickle\xaenum-sub-frames\x01"),
+                frames: [Bytes::copy_from_slice(pickle)].into_iter().collect(),
+            },
+            annotations: None,
+            span_metadata: None,
+        }
+    }
+
+    #[test]
+    fn a_submit_is_read_once_its_names_are_known() {
+        let request = request(SUBMIT);
+        let scan = scan(&request).unwrap();
+        let verified = Verified::default();
+        assert!(scan.graph(&verified).is_none());
+        scan.verify(&verified);
+        let graph = scan.graph(&verified).unwrap();
+        assert_eq!(graph.keys, [Key::new_str("a")]);
+        assert_eq!(graph.externals, [Key::new_str("x")]);
+        let pickle = graph.specs[0]
+            .to_payload()
+            .pickled_bytes()
+            .unwrap()
+            .unwrap()
+            .pickle;
+        assert!(pickle.starts_with(b"\x80\x05N\x94\x94\x94\x94\x94\x940\x8c\x01a\x94"));
+        assert!(pickle.ends_with(b"t\x94b."));
+        verified.clear();
+        assert!(scan.graph(&verified).is_none());
+    }
+
+    #[test]
+    fn keys_cannot_explode() {
+        let mut nested = b"\x80\x05K\x01\x94".to_vec();
+        for i in 0..60u8 {
+            nested.extend_from_slice(&[b'0', b'h', i, b'h', i, 0x86, 0x94]);
+        }
+        nested.push(b'.');
+        let request = request(&nested);
+        let trace = follow(&nested).unwrap();
+        let root = trace.root;
+        let scan = Scan {
+            trace,
+            request: &request,
+            pickle: &nested,
+        };
+        assert!(scan.key(root).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(mut at in prop::collection::vec((0usize..SUBMIT.len(), any::<u8>()), 0..6), cut in 0usize..400) {
+            let mut pickle = SUBMIT.to_vec();
+            for (at, byte) in at.drain(..) {
+                pickle[at] = byte;
+            }
+            pickle.truncate(cut.max(1));
+            let request = request(&pickle);
+            let verified = Verified::default();
+            verified.insert(&follow(SUBMIT).unwrap().globals);
+            if let Some(scan) = scan(&request) {
+                scan.graph(&verified);
+            }
+        }
+
+        #[test]
+        fn nothing_panics_on_noise(pickle in prop::collection::vec(any::<u8>(), 0..200)) {
+            follow(&pickle);
+        }
     }
 }
