@@ -351,6 +351,15 @@ def test_failures(helper):
     check(helper, LLGExpr({"a": Task("a", inc, 1)}), ["a"])  # still there
 
 
+def test_keys(helper):
+    numpy_keys = dict.fromkeys([("x", np.int64(1)), np.str_("y"), 3, 4.5, ("x", ("y", 1))], "v")
+    graph = helper.graph(*serialize(to_serialize(LLGExpr(numpy_keys)), on_error="raise"))
+    assert graph.keys == list(numpy_keys)
+    for bad in (None, b"x", True, ("x", None)):
+        with pytest.raises(HelperError, match="Unexpected key type"):
+            helper.graph(*serialize(to_serialize(LLGExpr({bad: 1})), on_error="raise"))
+
+
 def test_versions_are_those_of_distributed(helper):
     from distributed.versions import get_versions
 

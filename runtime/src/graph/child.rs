@@ -81,6 +81,7 @@ impl PythonChild {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .env("PYTHONUNBUFFERED", "1")
             .kill_on_drop(true);
         for name in SINGLE_THREADED {
             if std::env::var_os(name).is_none() {

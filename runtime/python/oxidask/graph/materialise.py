@@ -17,10 +17,10 @@ from distributed.protocol.serialize import merge_and_deserialize, msgpack_decode
 from distributed.protocol.utils import msgpack_opts
 from distributed.utils import ensure_memoryview
 
-from .errors import DESERIALIZATION
+from .errors import DESERIALIZATION, hint
 from .maps import plain_map
 from .specs import SpecPickler
-from .wire import pack
+from .wire import check_keys, pack
 
 DATA_PRODUCER = 1
 P2P_BARRIER = 2
@@ -44,7 +44,7 @@ def load_expression(header, frames):
             frames = decompress(header, frames)
         return merge_and_deserialize(header, frames)
     except Exception as e:
-        raise RuntimeError(DESERIALIZATION) from e
+        raise RuntimeError(DESERIALIZATION + hint(e)) from e
 
 
 def load_pickled(frames):
@@ -148,6 +148,7 @@ class Answer:
             return len(plain.keys)
         nodes_by_key = convert_legacy_graph(expr.__dask_graph__())
         keys, nodes = list(nodes_by_key), list(nodes_by_key.values())
+        check_keys(keys)
         per_task, rest = annotations(expr, common, keys)
         self.seconds = perf_counter() - self.start
         structure = Structure(keys, nodes)

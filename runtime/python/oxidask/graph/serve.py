@@ -5,7 +5,10 @@ The scheduler keeps no second request waiting here, so whatever a graph does to 
 
 import gc
 import os
+import signal
 import sys
+import threading
+import time
 
 from .versions import get_versions
 from .wire import Channel, Closed
@@ -34,6 +37,18 @@ def trim_heap():
         ctypes.CDLL(None).malloc_trim(0)
     except Exception:  # not glibc
         pass
+
+
+def end_with_parent():
+    """End this process when the scheduler has gone, even while a graph keeps the main thread from its socket."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 class Helper:
@@ -121,6 +136,9 @@ class Helper:
 
 def main(sock, memory_limit=0):
     """Entry point of the helper process."""
+    # An interrupt at the terminal is for the scheduler to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     channel = Channel(sock)
     channel.send({"t": "hello", "pid": os.getpid(), "versions": get_versions()})
     try:
@@ -133,5 +151,5 @@ def main(sock, memory_limit=0):
         limit_memory(memory_limit)
         channel.send({"t": "ready"})
         helper.serve()
-    except (Closed, ConnectionError, KeyboardInterrupt):
+    except (Closed, ConnectionError):
         pass

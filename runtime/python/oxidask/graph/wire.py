@@ -4,6 +4,7 @@ Layout, little-endian: ``u32 n``, ``n`` times ``u64 length``, then the frames.
 """
 
 import struct
+from itertools import chain
 
 import msgpack
 
@@ -19,6 +20,30 @@ def plain_number(obj):
         if type(value) in (int, float, str, bool):
             return value
     raise TypeError(f"can not serialize {type(obj).__qualname__!r} object")
+
+
+_KEY_TYPES = {str, int, float, tuple}
+_PART_TYPES = {str, int, float}
+
+
+def check_keys(keys):
+    """Raise stock's TypeError for keys that are none; numbers of numpy pass, as they do in stock without validation."""
+    types = set(map(type, keys))
+    if types <= _KEY_TYPES:
+        if tuple not in types:
+            return
+        if types == {tuple} and set(map(type, chain.from_iterable(keys))) <= _PART_TYPES:
+            return
+    for key in keys:
+        _check_key(key)
+
+
+def _check_key(key):
+    if type(key) is tuple:
+        for part in key:
+            _check_key(part)
+    elif isinstance(key, bool) or not (isinstance(key, (str, int, float)) or hasattr(key, "dtype")):
+        raise TypeError(f"Unexpected key type {type(key)} (value: {key!r})")
 
 
 def pack(obj):
