@@ -120,6 +120,11 @@ fn keys_are_equal_as_in_python() {
             .unwrap(),
         int.as_bytes()
     );
+    // A positive number with a marker for negative ones, as long as its canonical form.
+    assert_eq!(
+        Reader::new(b"\xd1\x0f\x12").key(&mut scratch).unwrap(),
+        b"\xcd\x0f\x12"
+    );
     assert!(Reader::new(b"\x92\xa1x\xc0").key(&mut scratch).is_err());
     assert_eq!(Key::new_str("x-1").to_string(), "x-1");
 }

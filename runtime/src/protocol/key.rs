@@ -123,7 +123,7 @@ pub(crate) fn scan(reader: &mut Reader<'_>, depth: u32) -> Result<bool, DecodeEr
         }
         Kind::Int => {
             let value = reader.integer("an int")?;
-            Ok(reader.position() - start == int_len(value))
+            Ok(int_len(value) == Some(reader.position() - start))
         }
         Kind::Float => {
             let value = reader.f64()?;
@@ -228,27 +228,23 @@ fn integral(value: f64) -> Option<Integer> {
     }
 }
 
-fn int_len(value: Integer) -> usize {
-    let value = match value {
-        Integer::Unsigned(v) => v,
-        Integer::Signed(v) => match u64::try_from(v) {
-            Ok(v) => v,
-            Err(_) => {
-                return match v {
-                    -32.. => 1,
-                    -0x80.. => 2,
-                    -0x8000.. => 3,
-                    -0x8000_0000.. => 5,
-                    _ => 9,
-                };
-            }
-        },
-    };
+/// The length of an integer's shortest encoding, if the marker of its sign was used.
+fn int_len(value: Integer) -> Option<usize> {
     match value {
-        0..0x80 => 1,
-        0x80..0x100 => 2,
-        0x100..0x1_0000 => 3,
-        0x1_0000..0x1_0000_0000 => 5,
-        _ => 9,
+        Integer::Unsigned(v) => Some(match v {
+            0..0x80 => 1,
+            0x80..0x100 => 2,
+            0x100..0x1_0000 => 3,
+            0x1_0000..0x1_0000_0000 => 5,
+            _ => 9,
+        }),
+        Integer::Signed(0..) => None,
+        Integer::Signed(v) => Some(match v {
+            -32.. => 1,
+            -0x80.. => 2,
+            -0x8000.. => 3,
+            -0x8000_0000.. => 5,
+            _ => 9,
+        }),
     }
 }
