@@ -160,7 +160,7 @@ async fn home(State(shared): State<Shared>) -> Response {
 
 async fn info_home(State(shared): State<Shared>) -> Response {
     to(
-        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
         &format!("{}/info/main/workers.html", shared.base),
     )
 }

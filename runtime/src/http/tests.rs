@@ -99,9 +99,12 @@ async fn plain_routes_are_stock_s() {
             "{path}"
         );
     }
-    for (path, location) in [("/", "/status"), ("/info", "/info/main/workers.html")] {
+    for (path, status, location) in [
+        ("/", 301, "/status"),
+        ("/info", 302, "/info/main/workers.html"),
+    ] {
         let reply = server.get(path).await;
-        assert_eq!(reply.status, 301);
+        assert_eq!(reply.status, status);
         assert!(
             reply.head.contains(&format!("location: {location}")),
             "{}",

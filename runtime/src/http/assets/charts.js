@@ -227,7 +227,7 @@ class Stream extends Chart {
     const at = this.right() - this.window * (1 - x / this.span);
     const factor = Math.exp(Math.max(-60, Math.min(60, event.deltaY)) / 150);
     const window = Math.max(1e-3, Math.min(86400, this.window * factor));
-    if (this.end !== null || factor < 1) this.end = at + (this.right() - at) * (window / this.window);
+    if (this.end !== null) this.end = at + (this.right() - at) * (window / this.window);
     this.window = window;
     this.moved();
   }
@@ -293,7 +293,7 @@ class Stream extends Chart {
     g.globalAlpha = 1;
     if (!shown.length) {
       g.fillStyle = quiet; g.textAlign = "center";
-      g.fillText(this.records.length ? "No task ran in this time" : "No task has finished yet", width / 2, (height - bottom) / 2);
+      g.fillText(this.records.length ? "No task ran in this time" : "No task has finished since recording began (with the first look at this page)", width / 2, (height - bottom) / 2);
     }
   }
   hit(x, y) {
