@@ -10,6 +10,7 @@ child is written to `log` + ".rc". When standard input closes, every child is ki
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -83,6 +84,7 @@ def main() -> None:
 
                 traceback.print_exc()
             finally:
+                atexit._run_exitfuncs()
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)

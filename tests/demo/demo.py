@@ -81,7 +81,7 @@ def run(folder, processes):
         workers.append((start(command, log), log))
         processes.append(workers[-1][0])
     for process, log in workers:
-        wait_for(lambda: "Registered to:" in log.read_text(errors="replace"), process, log, "a worker")
+        wait_for(lambda log=log: "Registered to:" in log.read_text(errors="replace"), process, log, "a worker")
     print("workers    two stock `dask worker` processes\n")
 
     analysis = subprocess.Popen([sys.executable, str(HERE / "analysis.py"), address], preexec_fn=die_with_parent)

@@ -12,7 +12,29 @@ here = pathlib.Path(__file__).parent
 TIMES = "s ms us ns m h d w second seconds minute minutes hour hours day week weeks millisecond microseconds nanoseconds".split()
 BYTES = "B kB MB GB TB PB KiB MiB GiB TiB PiB k M G T P Ki Mi Gi Ti Pi kib mib gb b".split()
 NUMBERS = ["3", "1.5", "0", "100", "1e3", "1_000", ".5", "0.1", " 7 "]
-ODD = ["", " ", "x", "1 foos", "1e", "--1", "1.2.3", "5 m s", "s", "MB", "e6", "1__0", "1e6 kB", "5.4 kB", "12 345", "inf", "nan", "MS", "Us", "1e-3 s", "0x10"]
+ODD = [
+    "",
+    " ",
+    "x",
+    "1 foos",
+    "1e",
+    "--1",
+    "1.2.3",
+    "5 m s",
+    "s",
+    "MB",
+    "e6",
+    "1__0",
+    "1e6 kB",
+    "5.4 kB",
+    "12 345",
+    "inf",
+    "nan",
+    "MS",
+    "Us",
+    "1e-3 s",
+    "0x10",
+]
 
 
 def attempt(function, text):
@@ -31,12 +53,16 @@ with open(here / "units.jsonl", "w") as f:
                 continue
             f.write(json.dumps([name, text, value]) + "\n")
 
-LITERALS = r"""
+LITERALS = (
+    r"""
 1|1.5|-2|+3|0x10|0b11|0o17|007|0|00|1_000|1__0|1e5|1E-3|.5|5.|1.e3|None|none|NULL|True|true|FALSE|nan|inf|abc|a b|1s|5 minutes|64MiB
-'x'|"x"|'a\nb'|"a\tb"|'it\'s'|"""+'"""tri"""'+r"""|'a' 'b'|b'xy'|r'a\nb'|u'q'|'\x41'|'\u00e9'|'\q'|'open|"mixed'
+'x'|"x"|'a\nb'|"a\tb"|'it\'s'|"""
+    + '"""tri"""'
+    + r"""|'a' 'b'|b'xy'|r'a\nb'|u'q'|'\x41'|'\u00e9'|'\q'|'open|"mixed'
 []|[1, 2]|[1,]|[,]|(1,)|(1)|()|(1, 'a', [None])|{}|{'a': 1}|{'a': {'b': [1, 2.5]}}|{1, 2}|{'a': 1,}|{1: 2}|{None: 1}|[1|1]|1, 2|1,|'a', 'b'
 tcp://127.0.0.1:8786|tls://h:1|/a/b|a,b|a: 1|- 1|--1|+-1|1 + 2|[True, false]|x=1|*|"\u20ac"|é| 1|1 |' a '|lambda: 1|1j|1.2.3|10.0.0.1|1:2|9223372036854775807
 """
+)
 
 with open(here / "literals.jsonl", "w") as f:
     for text in LITERALS.strip("\n").replace("\n", "|").split("|"):
