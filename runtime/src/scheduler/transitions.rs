@@ -76,7 +76,6 @@ impl State {
         self.transition_counter += 1;
         let recs_before = self.recs.len();
         let key = self.task(id).key.clone();
-        self.shuffle_before_transition(id);
         let logged_start = match (start, target) {
             (Released, Waiting) => self.released_waiting(id, start),
             (Waiting, Released) => self.waiting_released(id, start),
