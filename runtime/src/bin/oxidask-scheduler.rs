@@ -1,2 +1,110 @@
 //! The scheduler process.
-fn main() {}
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use oxidask_runtime::config::cli::SchedulerArgs;
+use oxidask_runtime::config::process::{LifetimeFile, raise_open_files_limit};
+use oxidask_runtime::config::tls::{self, TlsSettings};
+use oxidask_runtime::config::{Config, SchedulerConfig, logging};
+use oxidask_runtime::http;
+use oxidask_runtime::net::server::{Server, ServerConfig};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Threads for connections, requests and HTTP; the core has its own.
+const IO_THREADS: usize = 2;
+/// Log records kept for `Client.get_scheduler_logs` unless configured.
+const LOG_LENGTH: usize = 10_000;
+
+fn main() -> anyhow::Result<()> {
+    let args = SchedulerArgs::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("io")
+        .enable_all()
+        .build()?;
+    let end = runtime.block_on(run(args));
+    // Helpers and open connections end with the process; nothing is worth waiting for.
+    runtime.shutdown_background();
+    end
+}
+
+async fn run(args: SchedulerArgs) -> anyhow::Result<()> {
+    let config = Config::load()?;
+    let mut settings = SchedulerConfig::new(&config)?;
+    let options = args.resolve(&mut settings)?;
+    let logs = logging::init(
+        options.log_format,
+        settings.log_length.unwrap_or(LOG_LENGTH),
+        &config.tree,
+    )
+    .context("cannot start logging")?;
+    for key in config.unknown_keys() {
+        tracing::warn!("unknown configuration key {key}; ignored");
+    }
+    if let Err(error) = raise_open_files_limit() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let tls = TlsSettings::from_config(&settings)
+        .map(|s| tls::build(&s))
+        .transpose()?;
+    let _pid_file = options
+        .pid_file
+        .as_deref()
+        .map(LifetimeFile::pid)
+        .transpose()
+        .context("--pid-file")?;
+
+    let _http = http::bind(&options.dashboard)
+        .await
+        .context("--dashboard-address")?;
+    let dashboard = _http
+        .first()
+        .and_then(|l| l.local_addr().ok())
+        .map(|a| a.port());
+    let link = settings.dashboard_link.clone();
+    let mut server = Server::start(ServerConfig {
+        config: settings,
+        listen: options.listen,
+        tls,
+        logs,
+        dashboard,
+    })
+    .await?;
+    announce(&server, dashboard, &link);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let reason = tokio::select! {
+        reason = server.finished() => reason,
+        _ = terminate.recv() => "signal-15".to_string(),
+        _ = interrupt.recv() => "signal-2".to_string(),
+    };
+    server.close(&reason).await;
+    tracing::info!("End scheduler");
+    Ok(())
+}
+
+fn announce(server: &Server, dashboard: Option<u16>, link: &str) {
+    let bar = "-".repeat(47);
+    tracing::info!("{bar}");
+    for address in &server.addresses {
+        tracing::info!("  Scheduler at: {address:>27}");
+    }
+    if let Some(port) = dashboard {
+        let host = server
+            .ctx
+            .identity
+            .address
+            .rsplit_once(':')
+            .map_or("", |(h, _)| h);
+        let host = host.split_once("://").map_or(host, |(_, h)| h);
+        let url = link
+            .replace("{scheme}", "http")
+            .replace("{host}", host)
+            .replace("{port}", &port.to_string());
+        tracing::info!("  dashboard at: {url:>27}");
+    }
+    tracing::info!("{bar}");
+}

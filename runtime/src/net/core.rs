@@ -15,15 +15,17 @@ use super::stream::{Detached, Peer, Stream};
 pub(super) type Command = Box<dyn FnOnce(&mut Core) + Send>;
 
 /// What the core thread asks of the rest of the process.
-pub trait Services: Send {
+pub trait Services: Send + Sync {
     /// A client sent a graph: make its tasks, then post the result back by [`CoreHandle`].
     fn materialize(&self, client: ClientId, message: Value);
-    /// A client or worker sent a stream message that belongs to an extension.
-    fn extension(&self, op: &str, peer: &str, message: &Value) -> bool;
+    /// A client or worker sent a stream message that belongs to an extension; false if it is none's.
+    fn extension(&self, core: &mut Core, op: &str, peer: &str, message: &Value) -> bool;
     /// A client is gone.
-    fn client_removed(&self, name: &str);
+    fn client_removed(&self, core: &mut Core, name: &str);
     /// The set of workers changed: (address, joined).
     fn worker_changed(&self, address: &str, joined: bool);
+    /// These workers have sent no heartbeat for too long.
+    fn stale_workers(&self, addresses: Vec<String>);
     /// The scheduler should end.
     fn shutdown(&self, reason: &str);
 }
@@ -43,7 +45,8 @@ pub struct Core {
     pub(super) held: Vec<usize>,
     pub(super) new_streams: Vec<usize>,
     pub(super) dropped: Vec<usize>,
-    pub(super) services: Box<dyn Services>,
+    pub(super) services: Arc<dyn Services>,
+    pub(super) handle: CoreHandle,
     pub(super) limits: Limits,
     /// Bytes a client may leave unread before it is cut off.
     pub client_buffer_limit: usize,
@@ -61,7 +64,8 @@ const COALESCE_S: f64 = 0.002;
 impl Core {
     pub(super) fn new(
         state: State,
-        services: Box<dyn Services>,
+        handle: CoreHandle,
+        services: Arc<dyn Services>,
         limits: Limits,
         client_buffer_limit: usize,
     ) -> Self {
@@ -78,6 +82,7 @@ impl Core {
             new_streams: Vec::new(),
             dropped: Vec::new(),
             services,
+            handle,
             limits,
             client_buffer_limit,
             stopping: false,
@@ -289,7 +294,8 @@ impl Core {
                         let name = self.state.client(id).name.clone();
                         tracing::info!(client = %name, "Remove client");
                         self.state.remove_client(id);
-                        self.services.client_removed(&name);
+                        let services = self.services.clone();
+                        services.client_removed(self, &name);
                     }
                 }
             }
@@ -297,6 +303,21 @@ impl Core {
             self.dispatch_out();
         }
         gone
+    }
+
+    /// Closes the connection of a client and forgets it.
+    pub fn drop_client(&mut self, id: ClientId) {
+        match self.by_client.get(&id).copied() {
+            Some(token) => {
+                self.by_client.remove(&id);
+                self.dropped.push(token);
+                let name = self.state.client(id).name.clone();
+                self.state.remove_client(id);
+                let services = self.services.clone();
+                services.client_removed(self, &name);
+            }
+            None => self.state.remove_client(id),
+        }
     }
 
     /// Ends the core thread after what was sent so far is written.

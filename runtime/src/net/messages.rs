@@ -199,7 +199,8 @@ fn from_worker(
         other => {
             let address = core.state.worker(w).info.address.clone();
             let value = message.decode_part(raw)?;
-            if !core.services.extension(other, &address, &value) {
+            let services = core.services.clone();
+            if !services.extension(core, other, &address, &value) {
                 tracing::warn!(worker = %address, op = other, "unknown stream message; ignored");
             }
         }
@@ -374,7 +375,8 @@ fn from_client(
         "log-event" => log_event(core, fields, message, raw, None)?,
         other => {
             let value = message.decode_part(raw)?;
-            if !core.services.extension(other, &name, &value) {
+            let services = core.services.clone();
+            if !services.extension(core, other, &name, &value) {
                 tracing::warn!(client = %name, op = other, "unknown stream message; ignored");
             }
         }

@@ -4,6 +4,7 @@
 //! scheduler answers at once, and a busy one writes many messages at a time.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
@@ -42,11 +43,12 @@ impl Reactor {
     pub fn run(
         mut self,
         state: State,
-        services: Box<dyn Services>,
+        handle: CoreHandle,
+        services: Arc<dyn Services>,
         limits: Limits,
         client_buffer_limit: usize,
     ) -> io::Result<()> {
-        let mut core = Core::new(state, services, limits, client_buffer_limit);
+        let mut core = Core::new(state, handle, services, limits, client_buffer_limit);
         let mut events = Events::with_capacity(1024);
         let mut scratch = vec![0u8; 256 << 10];
         let mut next_wake: Option<f64> = None;

@@ -404,4 +404,9 @@ impl State {
     pub fn send_to_worker(&mut self, id: super::ids::WorkerId, msg: Value) {
         self.send_worker(id, super::out::ToWorker::Raw(Arc::new(msg)));
     }
+
+    /// Sends a message to a worker.
+    pub fn tell_worker(&mut self, id: super::ids::WorkerId, msg: super::out::ToWorker) {
+        self.send_worker(id, msg);
+    }
 }

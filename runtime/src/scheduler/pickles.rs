@@ -8,7 +8,7 @@ fn text(out: &mut Vec<u8>, s: &str) {
     out.extend_from_slice(s.as_bytes());
 }
 
-fn builtin(name: &str, message: &str) -> Vec<u8> {
+pub(crate) fn builtin(name: &str, message: &str) -> Vec<u8> {
     let mut out = b"\x80\x02cbuiltins\n".to_vec();
     out.extend_from_slice(name.as_bytes());
     out.push(b'\n');

@@ -539,6 +539,11 @@ impl State {
         }
     }
 
+    /// Whether the id is that of a client that has not left.
+    pub fn live_client(&self, id: ClientId) -> bool {
+        self.clients.get(id.0 as usize).is_some_and(Option::is_some)
+    }
+
     /// The client of this name.
     pub fn client_id(&self, name: &str) -> Option<ClientId> {
         self.client_index.get(name).copied()

@@ -1,0 +1,656 @@
+//! Logs, events, profiles, stories, records of tasks: what people look at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::broadcast::{OnError, ask_all, collect, targets};
+use super::query::error_value;
+use super::{Ctx, Reply, RpcError, arg, arg_bool, arg_keys, arg_seconds, arg_str, lock, str_list};
+use crate::net::core::wall_time;
+use crate::protocol::{Key, Reader, Value};
+use crate::scheduler::task_stream::Record;
+use crate::scheduler::{State, TaskStateName};
+
+async fn ask_workers(
+    ctx: &Arc<Ctx>,
+    wanted: Option<Vec<String>>,
+    msg: Value,
+) -> Result<Vec<(String, Value)>, RpcError> {
+    let known = ctx.core.call(|core| {
+        core.state
+            .all_workers()
+            .map(|(_, w)| w.info.address.to_string())
+            .collect::<Vec<_>>()
+    });
+    let known = known.await?;
+    let wanted = wanted.map(|list| list.into_iter().filter(|w| known.contains(w)).collect());
+    let list = targets(ctx, wanted, None, false).await?;
+    let replies = ask_all(ctx, list, msg).await;
+    Ok(replies
+        .into_iter()
+        .filter_map(|(w, r)| Some((w, r.ok()?)))
+        .collect())
+}
+
+pub(super) async fn call_stack(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let keys = arg_keys(req, "keys")?;
+    let plan = ctx
+        .core
+        .call(move |core| call_stack_plan(&core.state, keys))
+        .await??;
+    let mut out = Vec::new();
+    for (worker, keys) in plan {
+        let keys = keys.map_or(Value::Nil, |k| {
+            Value::Array(k.iter().map(Key::to_value).collect())
+        });
+        let msg = Value::map([
+            ("op", Value::from("call_stack")),
+            ("keys", keys),
+            ("reply", true.into()),
+        ]);
+        let reply = ctx.pool.call(&worker, &msg).await?;
+        if reply.as_map().is_some_and(|m| !m.is_empty()) {
+            out.push((Value::from(worker), reply));
+        }
+    }
+    Ok(Value::Map(out))
+}
+
+type StackPlan = Vec<(String, Option<Vec<Key>>)>;
+
+/// Which workers to ask for the stacks of which keys; a waiting task stands for what it waits for.
+fn call_stack_plan(state: &State, keys: Option<Vec<Key>>) -> Result<StackPlan, RpcError> {
+    let Some(keys) = keys else {
+        return Ok(state
+            .all_workers()
+            .map(|(_, w)| (w.info.address.to_string(), None))
+            .collect());
+    };
+    let mut plan: BTreeMap<String, Vec<Key>> = BTreeMap::new();
+    let mut seen = std::collections::HashSet::new();
+    let mut stack = Vec::new();
+    for key in keys {
+        stack.push(
+            state
+                .task_id(&key)
+                .ok_or_else(|| RpcError::key(key.to_string()))?,
+        );
+    }
+    while let Some(id) = stack.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let task = state.task(id);
+        match task.state {
+            TaskStateName::Waiting => stack.extend(task.dependencies.iter()),
+            TaskStateName::Processing => {
+                if let Some(w) = task.processing_on {
+                    plan.entry(state.worker(w).info.address.to_string())
+                        .or_default()
+                        .push(task.key.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(plan.into_iter().map(|(w, k)| (w, Some(k))).collect())
+}
+
+/// An empty profile tree.
+fn empty_profile() -> Value {
+    let description = [
+        ("filename", "".into()),
+        ("name", "".into()),
+        ("line_number", Value::from(0)),
+        ("line", "".into()),
+    ];
+    Value::map([
+        ("count", 0.into()),
+        ("children", Value::Map(Vec::new())),
+        ("identifier", "root".into()),
+        ("description", Value::map(description)),
+    ])
+}
+
+/// Adds the counts of the same frames up, as `distributed.profile.merge`.
+fn merge_profiles(trees: Vec<Value>, depth: usize) -> Value {
+    let Some(first) = trees.first() else {
+        return empty_profile();
+    };
+    let count: i64 = trees.iter().filter_map(|t| t.get("count")?.as_i64()).sum();
+    let (description, identifier) = (
+        first.get("description").cloned(),
+        first.get("identifier").cloned(),
+    );
+    let mut children: Vec<(Value, Vec<Value>)> = Vec::new();
+    let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+    if depth < 200 {
+        for tree in trees {
+            let Value::Map(mut fields) = tree else {
+                continue;
+            };
+            let Some(at) = fields
+                .iter()
+                .position(|(k, _)| k.as_str() == Some("children"))
+            else {
+                continue;
+            };
+            let Value::Map(list) = std::mem::replace(&mut fields[at].1, Value::Nil) else {
+                continue;
+            };
+            for (name, child) in list {
+                let text = super::text_of(&name);
+                let place = *places.entry(text).or_insert_with(|| {
+                    children.push((name, Vec::new()));
+                    children.len() - 1
+                });
+                children[place].1.push(child);
+            }
+        }
+    }
+    let children = children
+        .into_iter()
+        .map(|(name, list)| (name, merge_profiles(list, depth + 1)))
+        .collect();
+    Value::map([
+        ("description", description.unwrap_or(Value::Nil)),
+        ("children", Value::Map(children)),
+        ("count", count.into()),
+        ("identifier", identifier.unwrap_or(Value::Nil)),
+    ])
+}
+
+pub(super) async fn profile(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    if arg_bool(req, "scheduler", false) {
+        // The scheduler runs no Python: there is nothing to sample.
+        return Ok(empty_profile());
+    }
+    let copy = |name: &str| req.get(name).cloned().unwrap_or(Value::Nil);
+    let msg = Value::map([
+        ("op", Value::from("profile")),
+        ("start", copy("start")),
+        ("stop", copy("stop")),
+        ("key", copy("key")),
+        ("server", arg_bool(req, "server", false).into()),
+        ("reply", true.into()),
+    ]);
+    let replies = ask_workers(ctx, str_list(req, "workers"), msg).await?;
+    if !arg_bool(req, "merge_workers", true) {
+        return Ok(Value::map(replies));
+    }
+    Ok(merge_profiles(
+        replies.into_iter().map(|(_, v)| v).collect(),
+        0,
+    ))
+}
+
+pub(super) async fn profile_metadata(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let copy = |name: &str, default: Value| req.get(name).cloned().unwrap_or(default);
+    let dt = arg_seconds(req, "profile_cycle_interval", 1.0).max(1e-3);
+    let msg = Value::map([
+        ("op", Value::from("profile_metadata")),
+        ("start", copy("start", 0.into())),
+        ("stop", copy("stop", Value::Nil)),
+        ("reply", true.into()),
+    ]);
+    let replies = ask_workers(ctx, str_list(req, "workers"), msg).await?;
+    // Times are counted in whole intervals, so that they can be compared.
+    let slot = |t: f64| (t / dt).floor() as i64;
+    let mut counts: BTreeMap<i64, f64> = BTreeMap::new();
+    let mut keys: BTreeMap<String, BTreeMap<i64, f64>> = BTreeMap::new();
+    for (_, reply) in &replies {
+        for pair in reply.get("counts").and_then(Value::as_array).unwrap_or(&[]) {
+            if let Some([t, n]) = pair.as_array() {
+                *counts.entry(slot(t.as_f64().unwrap_or(0.0))).or_default() +=
+                    n.as_f64().unwrap_or(0.0);
+            }
+        }
+        for pair in reply.get("keys").and_then(Value::as_array).unwrap_or(&[]) {
+            let Some([t, map]) = pair.as_array() else {
+                continue;
+            };
+            for (key, n) in map.as_map().unwrap_or(&[]) {
+                let at = slot(t.as_f64().unwrap_or(0.0));
+                *keys
+                    .entry(super::text_of(key))
+                    .or_default()
+                    .entry(at)
+                    .or_default() += n.as_f64().unwrap_or(0.0);
+            }
+        }
+    }
+    let rows = |m: BTreeMap<i64, f64>| {
+        Value::Array(
+            m.into_iter()
+                .map(|(t, n)| Value::Array(vec![(t as f64 * dt).into(), n.into()]))
+                .collect(),
+        )
+    };
+    Ok(Value::map([
+        ("counts", rows(counts)),
+        (
+            "keys",
+            Value::map(keys.into_iter().map(|(k, m)| (k, rows(m)))),
+        ),
+    ]))
+}
+
+pub(super) fn logs(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let start = arg(req, "start").and_then(Value::as_f64).unwrap_or(0.0);
+    let n = arg(req, "n")
+        .and_then(Value::as_i64)
+        .map_or(usize::MAX, |n| n.max(0) as usize);
+    let timestamps = arg_bool(req, "timestamps", false);
+    let rows = ctx.logs.latest(start, n).into_iter().map(|r| {
+        let mut row: Vec<Value> = Vec::new();
+        if timestamps {
+            row.push(r.time.into());
+        }
+        row.push(r.level.into());
+        row.push(r.text.into());
+        Value::Array(row)
+    });
+    Ok(Value::Array(rows.collect()))
+}
+
+pub(super) async fn worker_logs(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let nanny = arg_bool(req, "nanny", false);
+    let n = req.get("n").cloned().unwrap_or(Value::Nil);
+    let msg = Value::map([
+        ("op", Value::from("get_logs")),
+        ("n", n),
+        ("reply", true.into()),
+    ]);
+    let list = targets(ctx, str_list(req, "workers"), None, nanny).await?;
+    collect(ask_all(ctx, list, msg).await, OnError::Raise)
+}
+
+pub(super) async fn log_event(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let topics = str_list(req, "topic").unwrap_or_default();
+    let msg = req.get("msg").cloned().unwrap_or(Value::Nil);
+    let done = ctx.core.call(move |core| {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        core.state.log_event(&topics, msg);
+    });
+    done.await?;
+    Ok(Value::Nil)
+}
+
+pub(super) async fn events(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let topic = arg_str(req, "topic").map(str::to_string);
+    let reply = ctx.core.call(move |core| {
+        let row = |e: &crate::scheduler::events::Event| {
+            Value::Array(vec![e.time.into(), (*e.msg).clone()])
+        };
+        match topic {
+            Some(topic) => Value::Array(core.state.events.topic(&topic).map(row).collect()),
+            None => {
+                let all = core.state.events.topics();
+                Value::map(all.map(|(t, log)| (&**t, Value::Array(log.iter().map(row).collect()))))
+            }
+        }
+    });
+    Ok(reply.await?)
+}
+
+pub(super) async fn versions(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    match arg(req, "packages") {
+        Some(_) => match super::python::dispatch(ctx, "versions", req).await {
+            Some(reply) => reply,
+            None => Ok(ctx.python.versions().await),
+        },
+        None => Ok(ctx.python.versions().await),
+    }
+}
+
+// ---- task stream
+
+/// A record as the stock plugin stores it.
+fn record_value(record: &Record) -> Option<Value> {
+    let mut r = Reader::new(&record.message);
+    let Value::Map(mut map) = r.value().ok()? else {
+        return None;
+    };
+    map.retain(|(k, _)| !matches!(k.as_str(), Some("op" | "run_id")));
+    map.push(("worker".into(), (*record.worker).into()));
+    if record.erred {
+        let key = map
+            .iter()
+            .find(|(k, _)| k.as_str() == Some("key"))
+            .map(|(_, v)| v.clone());
+        map.push(("cause".into(), key.unwrap_or(Value::Nil)));
+        for (k, v) in &mut map {
+            // Placeholders of frames that were not kept.
+            if matches!(k.as_str(), Some("exception" | "traceback")) {
+                *v = Value::Nil;
+            }
+        }
+    }
+    Some(Value::Map(map))
+}
+
+/// Seconds since the epoch: a number, or a text such as "10s" ago.
+fn moment(req: &Value, name: &str) -> Option<f64> {
+    let v = arg(req, name)?;
+    v.as_f64()
+        .or_else(|| Some(wall_time() - crate::config::units::parse_timedelta(v.as_str()?).ok()?))
+}
+
+fn span(record: &Value) -> (f64, f64) {
+    let list = record
+        .get("startstops")
+        .and_then(Value::as_array)
+        .unwrap_or(&[]);
+    let time = |v: &Value, name: &str| v.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+    let start = list
+        .iter()
+        .map(|s| time(s, "start"))
+        .fold(f64::INFINITY, f64::min);
+    let stop = list.iter().map(|s| time(s, "stop")).fold(0.0, f64::max);
+    (start, stop)
+}
+
+pub(super) async fn task_stream(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let (start, stop) = (moment(req, "start"), moment(req, "stop"));
+    let count = arg(req, "count")
+        .and_then(Value::as_i64)
+        .map(|n| n.max(0) as usize);
+    let from = arg(req, "start_index").and_then(Value::as_u64).unwrap_or(0);
+    let records: Vec<Record> = ctx
+        .core
+        .call(move |core| {
+            core.state.task_stream.start();
+            core.state.task_stream.since(from).cloned().collect()
+        })
+        .await?;
+    let mut rows: Vec<Value> = records
+        .iter()
+        .filter_map(record_value)
+        .filter(|r| {
+            let (first, last) = span(r);
+            start.is_none_or(|t| last >= t) && stop.is_none_or(|t| first <= t)
+        })
+        .collect();
+    if let Some(n) = count {
+        // With a start the first ones count, else the last ones.
+        if start.is_some() || from > 0 {
+            rows.truncate(n);
+        } else if rows.len() > n {
+            rows.drain(..rows.len() - n);
+        }
+    }
+    Ok(Value::Array(rows))
+}
+
+pub(super) async fn task_stream_index(ctx: &Arc<Ctx>) -> Reply {
+    let index = ctx.core.call(|core| {
+        core.state.task_stream.start();
+        core.state.task_stream.index
+    });
+    Ok(Value::from(index.await?))
+}
+
+pub(super) async fn start_task_metadata(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let name = arg_str(req, "name").unwrap_or_default().to_string();
+    let since = ctx
+        .core
+        .call(|core| core.state.start_collecting_metadata())
+        .await?;
+    lock(&ctx.task_metadata).insert(name, since);
+    Ok(Value::Nil)
+}
+
+pub(super) async fn stop_task_metadata(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let name = arg_str(req, "name").unwrap_or_default().to_string();
+    let Some(since) = lock(&ctx.task_metadata).remove(&name) else {
+        let text = "start_task_metadata must be called before stop_task_metadata";
+        return Err(RpcError::value(text));
+    };
+    Ok(ctx
+        .core
+        .call(move |core| core.state.stop_collecting_metadata(since))
+        .await?)
+}
+
+// ---- whole state
+
+pub(super) async fn cluster_state(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let exclude = req
+        .get("exclude")
+        .cloned()
+        .unwrap_or(Value::Array(Vec::new()));
+    let scheduler = dump_state(ctx, req).await?;
+    let list = targets(ctx, None, None, false).await?;
+    let dump = Value::map([
+        ("op", Value::from("dump_state")),
+        ("exclude", exclude),
+        ("reply", true.into()),
+    ]);
+    let ask = Value::map([("op", Value::from("versions")), ("reply", true.into())]);
+    let by_worker = |replies: Vec<(String, Result<Value, crate::net::pool::CallError>)>| {
+        Value::map(
+            replies
+                .into_iter()
+                .map(|(w, r)| (w, r.unwrap_or_else(|e| e.to_string().into()))),
+        )
+    };
+    let workers = by_worker(ask_all(ctx, list.clone(), dump).await);
+    let worker_versions = by_worker(ask_all(ctx, list, ask).await);
+    let versions = Value::map([
+        ("scheduler", ctx.python.versions().await),
+        ("workers", worker_versions),
+    ]);
+    Ok(Value::map([
+        ("scheduler", scheduler),
+        ("workers", workers),
+        ("versions", versions),
+    ]))
+}
+
+pub(super) async fn dump_state(ctx: &Arc<Ctx>, _req: &Value) -> Reply {
+    let me = ctx.identity.clone();
+    Ok(ctx.core.call(move |core| dump(&core.state, &me)).await?)
+}
+
+fn dump(state: &State, me: &super::Identity) -> Value {
+    let tasks = state.all_tasks().map(|(id, t)| {
+        let keys = |list: &[crate::scheduler::TaskId]| {
+            Value::Array(
+                list.iter()
+                    .map(|d| state.task(*d).key.to_string().into())
+                    .collect(),
+            )
+        };
+        let holders = state.holders(id);
+        let entry = Value::map([
+            ("key", Value::from(t.key.to_string())),
+            ("state", t.state.as_str().into()),
+            ("group", (*state.group(t.group).name).into()),
+            ("prefix", (*state.prefix(t.prefix).name).into()),
+            ("dependencies", keys(t.dependencies.as_slice())),
+            ("dependents", keys(t.dependents.as_slice())),
+            ("waiting_on", keys(t.waiting_on.as_slice())),
+            ("waiters", keys(t.waiters.as_slice())),
+            (
+                "who_has",
+                Value::Array(holders.iter().map(|a| Value::from(&**a)).collect()),
+            ),
+            (
+                "processing_on",
+                t.processing_on
+                    .map_or(Value::Nil, |w| (*state.worker(w).info.address).into()),
+            ),
+            ("nbytes", t.nbytes.into()),
+            ("run_id", Value::from(t.run_id)),
+            (
+                "priority",
+                t.priority.map_or(Value::Nil, |p| {
+                    Value::Array(vec![p.user.into(), p.generation.into(), p.internal.into()])
+                }),
+            ),
+            ("actor", t.actor.into()),
+            (
+                "retries",
+                i64::from(t.rare.as_ref().map_or(0, |r| r.retries)).into(),
+            ),
+            (
+                "suspicious",
+                i64::from(t.rare.as_ref().map_or(0, |r| r.suspicious)).into(),
+            ),
+            (
+                "type",
+                t.typename.as_deref().map_or(Value::Nil, Value::from),
+            ),
+        ]);
+        (t.key.to_string(), entry)
+    });
+    let log = state.transition_log.iter().map(transition_value);
+    let mut map = super::register::identity(state, me, -1);
+    let clients = state.all_clients().map(|(_, c)| {
+        let wants = c
+            .wants_what
+            .iter()
+            .map(|t| Value::from(state.task(t).key.to_string()));
+        (
+            &*c.name,
+            Value::map([("wants_what", Value::Array(wants.collect()))]),
+        )
+    });
+    let clients = Value::map(clients.collect::<Vec<_>>());
+    let extra = [
+        ("clients", clients),
+        ("tasks", Value::map(tasks.collect::<Vec<_>>())),
+        ("transition_log", Value::Array(log.collect())),
+        ("transition_counter", Value::from(state.transition_counter)),
+        ("total_occupancy", state.total_occupancy().into()),
+        ("bandwidth", state.bandwidth.into()),
+    ];
+    if let Value::Map(map) = &mut map {
+        map.extend(extra.into_iter().map(|(k, v)| (k.into(), v)));
+    }
+    map
+}
+
+fn transition_value(t: &crate::scheduler::story::Transition) -> Value {
+    let recs = t
+        .recommendations
+        .iter()
+        .map(|(k, s)| (k.to_value(), Value::from(s.as_str())))
+        .collect();
+    Value::Array(vec![
+        t.key.to_value(),
+        t.start.as_str().into(),
+        t.finish.as_str().into(),
+        Value::Map(recs),
+        t.stimulus.to_string().into(),
+        t.time.into(),
+    ])
+}
+
+pub(super) async fn story(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let mut names = Vec::new();
+    for v in req
+        .get("keys_or_stimuli")
+        .and_then(Value::as_array)
+        .unwrap_or(&[])
+    {
+        names.push(Key::from_value(v)?.to_string());
+    }
+    let reply = ctx.core.call(move |core| {
+        Value::Array(
+            core.state
+                .transition_log
+                .story(&names)
+                .map(transition_value)
+                .collect(),
+        )
+    });
+    Ok(reply.await?)
+}
+
+pub(super) async fn benchmark_hardware(ctx: &Arc<Ctx>) -> Reply {
+    let mut out: BTreeMap<&str, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
+    let add = |mode: &mut BTreeMap<String, Vec<f64>>, reply: &Value| {
+        for (size, x) in reply.as_map().unwrap_or(&[]) {
+            mode.entry(super::text_of(size))
+                .or_default()
+                .extend(x.as_f64());
+        }
+    };
+    for mode in ["disk", "memory"] {
+        let op = format!("benchmark_{mode}");
+        let msg = Value::map([("op", Value::from(op)), ("reply", true.into())]);
+        for (_, reply) in ask_workers(ctx, None, msg).await? {
+            add(out.entry(mode).or_default(), &reply);
+        }
+    }
+    let addresses = targets(ctx, None, None, false).await?;
+    let network = out.entry("network").or_default();
+    for pair in addresses.chunks_exact(2) {
+        let msg = Value::map([
+            ("op", Value::from("benchmark_network")),
+            ("address", pair[1].0.as_str().into()),
+            ("reply", true.into()),
+        ]);
+        add(network, &ctx.pool.call(&pair[0].0, &msg).await?);
+    }
+    let mean = |xs: Vec<f64>| Value::from(xs.iter().sum::<f64>() / xs.len().max(1) as f64);
+    Ok(Value::map(out.into_iter().map(|(mode, sizes)| {
+        (
+            mode,
+            Value::map(sizes.into_iter().map(|(s, xs)| (s, mean(xs)))),
+        )
+    })))
+}
+
+pub(super) async fn worker_monitor_info(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let recent = arg_bool(req, "recent", false);
+    let starts = req.get("starts").cloned().unwrap_or(Value::Nil);
+    let list = targets(ctx, None, None, false).await?;
+    let mut out = Vec::new();
+    for (worker, to) in list {
+        let start = starts.get(&worker).cloned().unwrap_or(Value::from(0));
+        let msg = Value::map([
+            ("op", Value::from("get_monitor_info")),
+            ("recent", recent.into()),
+            ("start", start),
+            ("reply", true.into()),
+        ]);
+        out.push((Value::from(worker), ctx.pool.call(&to, &msg).await?));
+    }
+    Ok(Value::Map(out))
+}
+
+pub(super) async fn memory_sampler_start(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let client = arg_str(req, "client").unwrap_or_default().to_string();
+    let measure = arg_str(req, "measure").unwrap_or("process").to_string();
+    let interval = arg_seconds(req, "interval", 0.5);
+    let started = ctx
+        .core
+        .call(move |core| core.state.memory_sampler_start(&client, &measure, interval))
+        .await?;
+    started.map(Value::from).map_err(RpcError::value)
+}
+
+pub(super) async fn memory_sampler_stop(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    let key = arg_str(req, "key").unwrap_or_default().to_string();
+    let asked = key.clone();
+    let samples = ctx
+        .core
+        .call(move |core| core.state.memory_sampler_stop(&asked))
+        .await?;
+    let samples = samples.ok_or_else(|| RpcError::key(key))?;
+    Ok(Value::Array(
+        samples
+            .into_iter()
+            .map(|(t, n)| Value::Array(vec![t.into(), n.into()]))
+            .collect(),
+    ))
+}
+
+/// The failure of a key, as its error payloads.
+pub(crate) fn failure_values(state: &State, key: &Key) -> Option<(Value, Value)> {
+    let blame = state.task(state.task_id(key)?).exception_blame()?;
+    let (exception, traceback) = state.failure_of(blame);
+    Some((error_value(exception), error_value(traceback)))
+}

@@ -1,0 +1,187 @@
+//! What needs Python: graphs, functions that run on the scheduler, its plugins.
+
+use std::sync::Arc;
+
+use super::{Ctx, Reply, RpcError, arg, arg_seconds};
+use crate::graph::{Graph, GraphError, GraphPool, GraphRequest, OrderFn, Structure};
+use crate::net::conn::{ConnError, Connection};
+use crate::net::core::{Core, wall_time};
+use crate::protocol::{Key, Value};
+use crate::scheduler::{Actors, ClientId, ErrorPayload, Failure, Submission, order};
+
+/// The Python side of the scheduler.
+pub struct Python {
+    /// Helpers that make tasks of expressions.
+    pub graphs: GraphPool,
+}
+
+impl Python {
+    /// Versions of the packages in the helpers' environment, as `distributed.versions.get_versions` gives them.
+    pub async fn versions(&self) -> Value {
+        match self.graphs.versions().await {
+            Ok(v) => v,
+            Err(e) => {
+                tracing::warn!(error = %e, "no Python with dask for the scheduler; graphs will fail");
+                Value::map([
+                    ("host", Value::Map(Vec::new())),
+                    ("packages", Value::Map(Vec::new())),
+                ])
+            }
+        }
+    }
+
+    /// All tasks were cleared.
+    pub fn restarted(&self) {}
+}
+
+/// Operations that only Python can answer; None if the operation is unknown.
+pub(super) async fn dispatch(_ctx: &Arc<Ctx>, _op: &str, _req: &Value) -> Option<Reply> {
+    None
+}
+
+pub(super) async fn feed(
+    mut conn: Connection,
+    _ctx: Arc<Ctx>,
+    _req: &Value,
+) -> Result<(), ConnError> {
+    conn.write(&RpcError::runtime("feed is not available").into_reply())
+        .await
+}
+
+/// Makes the tasks of a client's graph and hands them to the core thread.
+pub(crate) async fn update_graph(ctx: Arc<Ctx>, client: ClientId, message: Value) {
+    let start = wall_time();
+    let outcome = match submission(client, &message, start) {
+        Ok(sub) => {
+            let made = materialize(&ctx, &message, sub.internal_priority.is_none()).await;
+            Ok((sub, made))
+        }
+        Err(e) => Err(e),
+    };
+    ctx.core.post(move |core| {
+        core.state.active_graph_updates -= 1;
+        if core.state.live_client(client) {
+            match outcome {
+                Ok((sub, Ok((graph, order)))) => {
+                    core.state.update_graph(&sub, graph, &order);
+                }
+                Ok((sub, Err(e))) => fail(core, &sub, &e),
+                Err(e) => {
+                    tracing::error!(error = %e.text(), "a graph message that cannot be understood")
+                }
+            }
+            core.graph_done(client);
+        }
+    });
+}
+
+fn fail(core: &mut Core, sub: &Submission, e: &GraphError) {
+    tracing::error!("{}", e.text);
+    let failure = Failure {
+        exception: ErrorPayload::Pickle(e.exception.clone()),
+        traceback: e
+            .traceback
+            .clone()
+            .map_or(ErrorPayload::Nil, ErrorPayload::Pickle),
+        exception_text: e.exception_text.clone(),
+        traceback_text: e.traceback_text.clone(),
+    };
+    core.state.fail_keys(sub.client, &sub.keys, &failure);
+}
+
+async fn materialize(
+    ctx: &Ctx,
+    message: &Value,
+    need_order: bool,
+) -> Result<(Graph, Vec<u32>), GraphError> {
+    let Some(expr) = message.get("expr_ser").and_then(Value::as_payload).cloned() else {
+        return Err(GraphError::runtime(
+            "update-graph without `expr_ser`; is the client's version of Dask supported?",
+        ));
+    };
+    let request = GraphRequest {
+        expr,
+        annotations: message
+            .get("annotations")
+            .and_then(Value::as_payload)
+            .cloned(),
+        span_metadata: message
+            .get("span_metadata")
+            .and_then(Value::as_payload)
+            .cloned(),
+    };
+    let order_fn: Option<OrderFn> = need_order.then(|| Box::new(static_order) as OrderFn);
+    let mut graph = ctx
+        .python
+        .graphs
+        .materialize_ordered(request, order_fn)
+        .await?;
+    let order = graph.ordered.take().unwrap_or_default();
+    Ok((graph, order))
+}
+
+/// The static order of a graph's tasks.
+fn static_order(s: &Structure) -> Vec<u32> {
+    let n = s.keys.len();
+    if n <= 1 {
+        return vec![0; n];
+    }
+    let name = |i: u32| {
+        s.keys
+            .get(i as usize)
+            .map(Key::to_string)
+            .unwrap_or_default()
+    };
+    match order::order(
+        n,
+        &s.dep_offsets,
+        &s.deps,
+        &s.flags,
+        s.externals.len(),
+        &name,
+    ) {
+        Ok(order) => order,
+        Err(e) => {
+            tracing::warn!(error = %e, "a graph that cannot be ordered");
+            (0..n as u32).collect()
+        }
+    }
+}
+
+fn submission(client: ClientId, message: &Value, start: f64) -> Result<Submission, RpcError> {
+    let keys = super::need_keys(message, "keys")?;
+    let internal_priority = match arg(message, "internal_priority").and_then(Value::as_map) {
+        None => None,
+        Some(map) if map.is_empty() => None,
+        Some(map) => {
+            let mut list = Vec::with_capacity(map.len());
+            for (key, p) in map {
+                list.push((Key::from_value(key)?, p.as_f64().unwrap_or(0.0) as i64));
+            }
+            Some(list)
+        }
+    };
+    let actors = match arg(message, "actors") {
+        Some(Value::Bool(true)) => Actors::All,
+        Some(v) => match v.as_array() {
+            Some(list) => Actors::Keys(list.iter().map(Key::from_value).collect::<Result<_, _>>()?),
+            None => Actors::None,
+        },
+        None => Actors::None,
+    };
+    let submitting_task = arg(message, "submitting_task")
+        .map(Key::from_value)
+        .transpose()?;
+    Ok(Submission {
+        client,
+        keys,
+        internal_priority,
+        submitting_task,
+        user_priority: arg(message, "user_priority")
+            .and_then(Value::as_f64)
+            .unwrap_or(0.0),
+        fifo_timeout: arg_seconds(message, "fifo_timeout", 0.0),
+        actors,
+        start,
+    })
+}
