@@ -7,87 +7,45 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::protocol::{Key, Value};
+use crate::scheduler::tap::TapEvent;
 
 /// Events that may wait for plugins; of more the oldest are dropped.
 const MAX_EVENTS: usize = 200_000;
 
-/// Something plugins may want to know of.
-#[derive(Clone, Debug)]
-pub enum HostEvent {
-    /// A task changed its state.
-    Transition {
-        /// The task.
-        key: Key,
-        /// State before.
-        start: &'static str,
-        /// State after.
-        finish: &'static str,
-        /// Cause.
-        stimulus: String,
-        /// Size of the result, −1 if unknown.
-        nbytes: i64,
-        /// More that the plugin's hook is given: fields of the worker's message.
-        extra: Value,
-    },
-    /// Something was logged; workers and clients that come and go are, too.
-    Log {
-        /// Topic.
-        topic: String,
-        /// What.
-        msg: Value,
-    },
-    /// Tasks were added.
-    Graph {
-        /// The client.
-        client: String,
-        /// Keys of the new tasks.
-        tasks: Vec<Key>,
-        /// Keys the client wants.
-        keys: Vec<Key>,
-        /// Cause.
-        stimulus: String,
-    },
-}
-
-impl HostEvent {
-    /// As it is sent.
-    pub fn to_value(&self) -> Value {
-        match self {
-            Self::Transition {
-                key,
-                start,
-                finish,
-                stimulus,
-                nbytes,
-                extra,
-            } => Value::Array(vec![
-                "transition".into(),
-                key.to_value(),
-                (*start).into(),
-                (*finish).into(),
-                stimulus.into(),
-                (*nbytes).into(),
-                extra.clone(),
-            ]),
-            Self::Log { topic, msg } => Value::Array(vec!["log".into(), topic.into(), msg.clone()]),
-            Self::Graph {
-                client,
-                tasks,
-                keys,
-                stimulus,
-            } => {
-                let list = |keys: &[Key]| Value::Array(keys.iter().map(Key::to_value).collect());
-                let client = client.into();
-                Value::Array(vec![
-                    "graph".into(),
-                    client,
-                    list(tasks),
-                    list(keys),
-                    stimulus.into(),
-                ])
-            }
-        }
-    }
+/// An event as it is sent.
+pub(super) fn to_value(event: TapEvent) -> Value {
+    let list = |keys: Vec<Key>| Value::Array(keys.iter().map(Key::to_value).collect());
+    Value::Array(match event {
+        TapEvent::Transition {
+            key,
+            start,
+            finish,
+            stimulus,
+            nbytes,
+            extra,
+        } => vec![
+            "transition".into(),
+            key.to_value(),
+            start.into(),
+            finish.into(),
+            stimulus.into(),
+            nbytes.into(),
+            extra,
+        ],
+        TapEvent::Log { topic, msg } => vec!["log".into(), topic.into(), msg],
+        TapEvent::Graph {
+            client,
+            tasks,
+            keys,
+            stimulus,
+        } => vec![
+            "graph".into(),
+            client.into(),
+            list(tasks),
+            list(keys),
+            stimulus.into(),
+        ],
+    })
 }
 
 /// A bounded queue of events. It may be filled from any thread and costs one look while no plugin wants anything.
@@ -100,13 +58,13 @@ pub struct EventQueue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    events: VecDeque<HostEvent>,
+    events: VecDeque<TapEvent>,
     dropped: u64,
 }
 
 impl EventQueue {
     /// Adds an event.
-    pub fn push(&self, event: HostEvent) {
+    pub fn push(&self, event: TapEvent) {
         if !self.open.load(Ordering::Relaxed) {
             return;
         }
@@ -139,7 +97,7 @@ impl EventQueue {
     }
 
     /// What waits, at most `limit` events.
-    pub(super) fn take(&self, limit: usize) -> Vec<HostEvent> {
+    pub(super) fn take(&self, limit: usize) -> Vec<TapEvent> {
         let mut waiting = self.lock();
         let n = waiting.events.len().min(limit);
         if n == 0 {

@@ -27,9 +27,10 @@ use crate::graph::child::{ChildConfig, PythonChild, find_python};
 use crate::graph::sources;
 use crate::protocol::Value;
 
+pub use crate::scheduler::tap::TapEvent as HostEvent;
 pub use backend::{BoxFuture, HostBackend, Wants};
 pub use error::HostError;
-pub use events::{EventQueue, HostEvent};
+pub use events::EventQueue;
 pub use feed::Feed;
 
 use session::Session;

@@ -9,11 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
+use super::HostError;
 use super::backend::{HostBackend, Wants};
-use super::events::EventQueue;
+use super::events::{self, EventQueue};
 use super::feed::{Feed, Item};
 use super::message::{self, Head};
-use super::{HostError, HostEvent};
 use crate::graph::child::PythonChild;
 use crate::protocol::{FrameDecoder, Limits, Message, Value, error_message, pickle};
 
@@ -303,7 +303,7 @@ impl Session {
 async fn write_all(
     mut writer: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Vec<Bytes>>,
-    events: Arc<EventQueue>,
+    plugins: Arc<EventQueue>,
 ) -> std::io::Result<()> {
     loop {
         let message = tokio::select! {
@@ -311,14 +311,14 @@ async fn write_all(
                 Some(message) => Some(message),
                 None => return Ok(()),
             },
-            () = events.ready() => None,
+            () = plugins.ready() => None,
         };
         loop {
-            let batch = events.take(EVENTS_A_MESSAGE);
+            let batch = plugins.take(EVENTS_A_MESSAGE);
             if batch.is_empty() {
                 break;
             }
-            let body = Value::Array(batch.iter().map(HostEvent::to_value).collect());
+            let body = Value::Array(batch.into_iter().map(events::to_value).collect());
             for chunk in message::encode("events", 0, "", &body) {
                 writer.write_all(&chunk).await?;
             }

@@ -82,6 +82,7 @@ impl Broker {
 impl State {
     /// Logs an event and passes it on.
     pub fn log_event(&mut self, topics: &[&str], msg: Value) {
+        self.tap_log(topics, &msg);
         let time = self.clock.wall;
         let msg = Arc::new(msg);
         for name in topics {

@@ -104,6 +104,8 @@ impl State {
             .collect();
         let stimulus = self.stimulus("task-finished");
         self.shuffle_after_transition(&key, Memory, stimulus);
+        let message = Some((&*address, raw));
+        self.tap_transition(&key, Processing, Memory, stimulus, message);
         self.transition_log
             .push(key, Processing, Memory, recs, stimulus, self.clock.wall);
     }

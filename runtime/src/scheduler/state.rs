@@ -19,6 +19,7 @@ use super::queue::QueueEntry;
 use super::shuffle::Shuffles;
 use super::stealing::Stealing;
 use super::story::TransitionLog;
+use super::tap::Tap;
 use super::task::{Group, N_STATES, Prefix, Task, TaskStateName};
 use super::task_stream::TaskStream;
 use super::timers::Timers;
@@ -139,6 +140,8 @@ pub struct State {
     pub events: Broker,
     /// Records of finished tasks, once asked for.
     pub task_stream: TaskStream,
+    /// Who hears of every step.
+    pub tap: Tap,
     /// Work stealing.
     pub stealing: Stealing,
     /// Active memory manager.
@@ -201,6 +204,7 @@ impl State {
             erred_tasks: VecDeque::new(),
             events: Broker::new(config.low_level_log_length),
             task_stream: TaskStream::new(config.task_stream_length),
+            tap: Tap::default(),
             stealing: Stealing::new(),
             amm: Amm::new(&config),
             shuffles: Shuffles::default(),

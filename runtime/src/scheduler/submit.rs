@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::ids::{ClientId, TaskId};
 use super::state::State;
+use super::tap::TapEvent;
 use super::task::{Priority, Restrictions, TaskStateName};
 use super::transitions::ErredArgs;
 use crate::graph::{DATA_PRODUCER, Graph, P2P_BARRIER};
@@ -68,6 +69,14 @@ impl State {
         let before = self.n_known_tasks();
         let ids = self.create_tasks(&graph, &index, &touched, sub, order);
         let new_tasks = self.n_known_tasks() - before;
+        if let Some(sink) = &self.tap.graphs {
+            sink(TapEvent::Graph {
+                client: self.client(sub.client).name.to_string(),
+                tasks: graph.keys.clone(),
+                keys: sub.keys.clone(),
+                stimulus: stimulus.to_string(),
+            });
+        }
         drop(index);
         drop(graph);
 
