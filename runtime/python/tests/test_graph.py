@@ -357,7 +357,7 @@ def test_keys(helper):
     assert graph.keys == list(numpy_keys)
     for bad in (None, b"x", True, ("x", None)):
         with pytest.raises(HelperError, match="Unexpected key type"):
-            helper.graph(*serialize(to_serialize(LLGExpr({bad: 1})), on_error="raise"))
+            helper.graph(*serialize(to_serialize(LLGExpr({bad: "v"})), on_error="raise"))
 
 
 def test_versions_are_those_of_distributed(helper):
