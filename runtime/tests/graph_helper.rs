@@ -336,6 +336,16 @@ async fn a_helper_killed_while_idle_is_not_missed() {
 }
 
 #[tokio::test]
+async fn idle_helpers_end() {
+    let pool = pool!(native: false, idle_timeout: Some(Duration::from_millis(300)));
+    works(&pool).await;
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert!(pool.idle_pids().is_empty());
+    works(&pool).await;
+    assert_eq!(pool.stats().started, 2);
+}
+
+#[tokio::test]
 async fn uploads_reach_helpers_of_today_and_tomorrow() {
     let pool = pool!();
     works(&pool).await;

@@ -4,6 +4,7 @@
 //! |------------|-------------------|
 //! | `types`    | a graph as the scheduler takes it, requests and errors |
 //! | `pool`     | helpers in parallel, started when needed, one request each |
+//! | `busy`     | a helper at work, and what its end means for the graph |
 //! | `helper`   | one helper: start-up, uploads, a request |
 //! | `answer`   | decoding of what a helper sends |
 //! | `native`   | submits, read without Python |
@@ -13,6 +14,7 @@
 //! | `sources`  | the Python code, embedded |
 
 mod answer;
+mod busy;
 pub mod channel;
 pub mod child;
 mod helper;
@@ -21,6 +23,7 @@ mod opcodes;
 mod pool;
 pub(crate) mod sources;
 mod types;
+mod uploads;
 
 pub use child::find_python;
 pub use pool::{GraphPool, PoolConfig, PoolStats};

@@ -1,19 +1,20 @@
 //! Helpers in parallel: started when a request finds none idle, one request each.
 
+use super::busy::Busy;
 use super::child::{ChildConfig, find_python};
 use super::helper::{Helper, HelperError, Setup};
 use super::native::{Verified, scan};
 use super::sources;
 use super::types::{Graph, GraphError, GraphRequest, OrderFn};
+use super::uploads::UploadFolder;
 use crate::protocol::Value;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How the helpers are run.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct PoolConfig {
     pub timeout: Duration,
     /// Longest time for a start.
     pub start_timeout: Duration,
+    /// Idle time after which a helper ends: `oxidask.graph.idle-timeout`.
+    pub idle_timeout: Option<Duration>,
     /// Whether submits of functions seen before are read without a helper.
     pub native: bool,
     /// Address space of a helper in bytes: `oxidask.graph.memory-limit`.
@@ -40,6 +43,7 @@ impl Default for PoolConfig {
             max_helpers: cores.clamp(2, 4),
             timeout: Duration::from_secs(600),
             start_timeout: Duration::from_secs(120),
+            idle_timeout: Some(Duration::from_secs(600)),
             native: true,
             memory_limit: None,
         }
@@ -73,7 +77,9 @@ struct Inner {
     config: PoolConfig,
     places: Arc<Semaphore>,
     /// Helpers without a request; the last one used is the next one to be used.
-    idle: Mutex<Vec<Helper>>,
+    idle: Mutex<Vec<Idle>>,
+    /// Whether a task looks for helpers that have been idle for too long.
+    watched: AtomicBool,
     /// What helpers must be able to import, numbered in the order of the calls.
     setups: Mutex<Vec<(u64, Setup)>>,
     verified: Verified,
@@ -91,6 +97,7 @@ impl GraphPool {
             config,
             places,
             idle: Mutex::default(),
+            watched: AtomicBool::new(false),
             setups: Mutex::default(),
             verified: Verified::default(),
             stats: Mutex::default(),
@@ -167,7 +174,7 @@ impl GraphPool {
             None => self.start().await?,
         };
         let versions = helper.versions.clone();
-        lock(&self.inner.idle).push(helper);
+        self.put_back(helper);
         drop(place);
         Ok(versions)
     }
@@ -220,7 +227,7 @@ impl GraphPool {
     pub fn idle_pids(&self) -> Vec<u32> {
         lock(&self.inner.idle)
             .iter()
-            .filter_map(|h| h.child.pid())
+            .filter_map(|idle| idle.helper.child.pid())
             .collect()
     }
 
@@ -302,9 +309,22 @@ impl GraphPool {
         }
     }
 
+    pub(super) fn put_back(&self, helper: Helper) {
+        if self.inner.places.is_closed() {
+            return;
+        }
+        let since = Instant::now();
+        lock(&self.inner.idle).push(Idle { helper, since });
+        if let Some(limit) = self.inner.config.idle_timeout
+            && !self.inner.watched.swap(true, Ordering::AcqRel)
+        {
+            tokio::spawn(end_idle(Arc::downgrade(&self.inner), limit));
+        }
+    }
+
     fn pop_idle(&self) -> Option<Helper> {
         let mut idle = lock(&self.inner.idle);
-        while let Some(mut helper) = idle.pop() {
+        while let Some(Idle { mut helper, .. }) = idle.pop() {
             if helper.child.is_alive() {
                 return Some(helper);
             }
@@ -365,92 +385,27 @@ impl GraphPool {
     }
 }
 
-/// A helper with a request. Dropped, it is killed: only [`Busy::release`] makes it idle again.
-struct Busy {
+/// A helper without a request.
+#[derive(Debug)]
+struct Idle {
     helper: Helper,
-    pool: GraphPool,
-    _place: OwnedSemaphorePermit,
+    since: Instant,
 }
 
-impl Busy {
-    fn release(self) {
-        if !self.pool.inner.places.is_closed() {
-            lock(&self.pool.inner.idle).push(self.helper);
+/// Ends helpers that have been idle for `limit`, until there is none.
+async fn end_idle(pool: Weak<Inner>, limit: Duration) {
+    loop {
+        tokio::time::sleep(limit.max(Duration::from_millis(10))).await;
+        let Some(inner) = pool.upgrade() else { return };
+        let mut idle = lock(&inner.idle);
+        idle.retain(|idle| idle.since.elapsed() < limit);
+        if idle.is_empty() {
+            inner.watched.store(false, Ordering::Release);
+            return;
         }
-    }
-
-    /// Makes the helper idle or buries it, as the outcome says.
-    async fn settle<T>(self, what: &str, outcome: Result<T, HelperError>) -> Result<T, GraphError> {
-        match outcome {
-            Ok(value) => {
-                self.release();
-                Ok(value)
-            }
-            Err(HelperError::Failed(e)) => {
-                self.release();
-                Err(*e)
-            }
-            Err(HelperError::Gone(_)) => Err(self
-                .buried(
-                    "",
-                    &format!("{what} has crashed the scheduler's graph helper"),
-                )
-                .await),
-            Err(e) => Err(self
-                .buried(
-                    &e.to_string(),
-                    &format!("{what} has confused the scheduler's graph helper"),
-                )
-                .await),
-        }
-    }
-
-    async fn buried(self, detail: &str, what: &str) -> GraphError {
-        let pid = self.helper.child.pid();
-        let cause = self.helper.child.autopsy().await;
-        let colon = if detail.is_empty() { "" } else { " " };
-        let error = GraphError::runtime(format!("{what}: {detail}{colon}{cause}"));
-        tracing::error!(pid, "{error}");
-        error
-    }
-
-    /// The helper is killed by being dropped.
-    fn hung(self, text: &str) -> GraphError {
-        let lines = self.helper.child.last_lines();
-        let tail = if lines.is_empty() {
-            String::new()
-        } else {
-            format!(". The helper wrote last:\n{lines}")
-        };
-        let error = GraphError::runtime(format!("{text}{tail}"));
-        tracing::error!(pid = self.helper.child.pid(), "{error}");
-        error
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A private folder for uploaded files, removed with the pool.
-#[derive(Debug)]
-struct UploadFolder(PathBuf);
-
-impl UploadFolder {
-    fn new() -> io::Result<Self> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos();
-        let path =
-            std::env::temp_dir().join(format!("oxidask-uploads-{}-{now}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(UploadFolder(path))
-    }
-}
-
-impl Drop for UploadFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

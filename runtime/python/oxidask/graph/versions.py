@@ -23,7 +23,7 @@ def get_versions():
     uname = platform.uname()
     return {
         "host": {
-            "python": "%d.%d.%d.%s.%s" % sys.version_info,
+            "python": ".".join(map(str, sys.version_info)),
             "python-bits": struct.calcsize("P") * 8,
             "OS": uname.system,
             "OS-release": uname.release,
