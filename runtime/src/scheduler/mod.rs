@@ -4,6 +4,9 @@
 //! [`State::out`]. It knows no socket, no clock and no async runtime; time is passed in.
 
 pub mod amm;
+mod balance;
+#[cfg(test)]
+mod balance_tests;
 pub mod client;
 pub mod config;
 pub mod cull;
@@ -28,6 +31,8 @@ pub mod submit;
 pub mod tap;
 pub mod task;
 pub mod task_stream;
+#[cfg(test)]
+mod testbed;
 pub mod timers;
 mod transitions;
 pub mod worker;
