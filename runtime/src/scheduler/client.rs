@@ -82,6 +82,7 @@ impl State {
         self.clients[id.0 as usize] = None;
         self.client_index.remove(&name);
         self.events.unsubscribe_all(id);
+        self.drop_topic_later(name);
         self.totals.clients_removed += 1;
     }
 

@@ -1,5 +1,7 @@
 //! Settings of the scheduler's core. The names are those of `distributed.scheduler.*`.
 
+use super::memory::Measure;
+
 /// Settings of the core, read once at start.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
@@ -21,6 +23,8 @@ pub struct CoreConfig {
     pub rootish_taskgroup_dependencies: usize,
     /// Whether idle workers take work from busy ones.
     pub work_stealing: bool,
+    /// Seconds between two rounds of stealing.
+    pub work_stealing_interval: f64,
     /// `distributed.worker.memory.terminate` is on: tasks whose input cannot fit are refused.
     pub worker_terminate: bool,
     /// Entries kept of events and transitions.
@@ -39,6 +43,18 @@ pub struct CoreConfig {
     pub amm_start: bool,
     /// Drop surplus replicas.
     pub amm_reduce_replicas: bool,
+    /// Seconds between two runs of the active memory manager.
+    pub amm_interval: f64,
+    /// By which the active memory manager compares workers.
+    pub amm_measure: Measure,
+    /// By which `rebalance` compares workers.
+    pub rebalance_measure: Measure,
+    /// Seconds in which adaptive scaling wants the work done.
+    pub adaptive_target_duration: f64,
+    /// Seconds that events of a gone worker or client are kept.
+    pub events_cleanup_delay: f64,
+    /// Send more root tasks ahead while they are short and small.
+    pub adaptive_window: bool,
     /// Seconds a task may wait for a worker that can run it.
     pub no_workers_timeout: Option<f64>,
     /// Seconds without work after which the scheduler ends.
@@ -65,6 +81,7 @@ impl Default for CoreConfig {
             rootish_taskgroup: 5,
             rootish_taskgroup_dependencies: 5,
             work_stealing: true,
+            work_stealing_interval: 1.0,
             worker_terminate: true,
             low_level_log_length: 1000,
             task_stream_length: 100_000,
@@ -74,6 +91,12 @@ impl Default for CoreConfig {
             rebalance_gap: 0.10,
             amm_start: true,
             amm_reduce_replicas: true,
+            amm_interval: 2.0,
+            amm_measure: Measure::Optimistic,
+            rebalance_measure: Measure::Optimistic,
+            adaptive_target_duration: 5.0,
+            events_cleanup_delay: 3600.0,
+            adaptive_window: true,
             no_workers_timeout: None,
             idle_timeout: None,
             worker_ttl: Some(300.0),

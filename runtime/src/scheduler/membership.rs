@@ -150,9 +150,9 @@ impl State {
         }
     }
 
-    /// Notes since when no worker takes work.
+    /// Notes since when tasks wait and no worker takes work.
     pub(super) fn refresh_no_workers_since(&mut self) {
-        if !self.running.is_empty() {
+        if !self.running.is_empty() || (self.queued_len == 0 && self.unrunnable.is_empty()) {
             self.no_workers_since = None;
         } else if self.no_workers_since.is_none() {
             self.no_workers_since = Some(self.clock.mono);
@@ -276,6 +276,7 @@ impl State {
         worker.metrics = WorkerMetrics::default();
         worker.unmanaged_history = Default::default();
         worker.info.versions = Value::Nil;
+        self.drop_topic_later(address);
         true
     }
 

@@ -3,6 +3,7 @@
 //! [`State`] holds tasks, workers and clients in arenas. Inputs are its methods, outputs are messages in
 //! [`State::out`]. It knows no socket, no clock and no async runtime; time is passed in.
 
+pub mod adaptive;
 pub mod amm;
 mod balance;
 #[cfg(test)]
@@ -14,14 +15,18 @@ pub mod events;
 pub mod gaps;
 pub mod ids;
 pub mod membership;
+pub mod memory;
 pub mod order;
 pub mod out;
 pub(crate) mod pickles;
 mod placement;
 mod queue;
+pub mod rebalance;
+pub mod replicate;
 pub mod results;
 pub mod retire;
 mod rules;
+pub mod sampler;
 pub mod shuffle;
 pub mod snapshot;
 pub mod state;

@@ -16,6 +16,7 @@ use super::events::Broker;
 use super::ids::{ClientId, GroupId, IdSet, PrefixId, TaskId, WorkerId};
 use super::out::Out;
 use super::queue::QueueEntry;
+use super::sampler::Samplers;
 use super::shuffle::Shuffles;
 use super::stealing::Stealing;
 use super::story::TransitionLog;
@@ -130,6 +131,7 @@ pub struct State {
     pub active_graph_updates: u32,
     pub(super) idle_since: Option<f64>,
     pub(super) idle_transition_counter: u64,
+    /// Since when tasks wait and no worker takes work, on the monotonic clock, s.
     pub(super) no_workers_since: Option<f64>,
 
     /// Log of transitions.
@@ -151,6 +153,7 @@ pub struct State {
     /// Counters.
     pub totals: Totals,
     pub(super) timers: Timers,
+    pub(super) samplers: Samplers,
 }
 
 impl State {
@@ -199,7 +202,7 @@ impl State {
             active_graph_updates: 0,
             idle_since: Some(clock.wall),
             idle_transition_counter: 0,
-            no_workers_since: Some(clock.mono),
+            no_workers_since: None,
             transition_log: TransitionLog::new(config.low_level_log_length),
             erred_tasks: VecDeque::new(),
             events: Broker::new(config.low_level_log_length),
@@ -210,6 +213,7 @@ impl State {
             shuffles: Shuffles::default(),
             totals: Totals::default(),
             timers: Timers::default(),
+            samplers: Samplers::default(),
             config,
         };
         state.ensure_client(FIRE_AND_FORGET);

@@ -90,7 +90,9 @@ impl Bed {
                 graph.deps.push(at as u32);
             }
             graph.dep_offsets.push(graph.deps.len() as u32);
-            graph.specs.push(RunSpec::Whole(Payload::pickled(b"x")));
+            graph
+                .specs
+                .push(RunSpec::Whole(Box::new(Payload::pickled(b"x"))));
             graph.flags.push(0);
         }
         let order: Vec<u32> = (0..tasks.len() as u32).collect();
