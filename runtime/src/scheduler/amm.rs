@@ -42,6 +42,9 @@ impl Amm {
     }
 }
 
+/// A key to fetch, who has it, and its size in bytes.
+type Copied = (Key, Vec<Arc<str>>, i64);
+
 /// What has been decided for one result.
 #[derive(Debug, Default)]
 struct Pending {
@@ -250,7 +253,7 @@ impl State {
     /// Tells the workers. Dropped copies no longer count from now on; a worker that refuses reports the copy again.
     fn amm_enact(&mut self, mut run: Run) {
         let stimulus = self.stimulus("active_memory_manager");
-        let mut copies: FxHashMap<WorkerId, Vec<(Key, Vec<Arc<str>>, i64)>> = FxHashMap::default();
+        let mut copies: FxHashMap<WorkerId, Vec<Copied>> = FxHashMap::default();
         let mut drops: FxHashMap<WorkerId, Vec<Key>> = FxHashMap::default();
         for id in std::mem::take(&mut run.order) {
             let Some(pending) = run.pending.remove(&id) else {

@@ -3,8 +3,10 @@
 use super::*;
 use crate::scheduler::testbed::Bed;
 
+type Decisions = Vec<(WorkerId, String)>;
+
 /// Keys dropped and copied by the messages since the last call, with the workers they went to.
-fn decisions(bed: &mut Bed) -> (Vec<(WorkerId, String)>, Vec<(WorkerId, String)>) {
+fn decisions(bed: &mut Bed) -> (Decisions, Decisions) {
     let (mut drops, mut copies) = (Vec::new(), Vec::new());
     for (w, msg) in bed.sent() {
         match msg {

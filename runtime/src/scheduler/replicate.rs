@@ -9,6 +9,9 @@ use super::ids::{TaskId, WorkerId};
 use super::state::State;
 use crate::protocol::Key;
 
+/// A key to fetch and the addresses of those who have it.
+pub type Source = (Key, Vec<String>);
+
 /// One round. Each holder serves a few workers; those serve others in the next round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplicatePlan {
@@ -19,7 +22,7 @@ pub struct ReplicatePlan {
     /// Worker and the keys it drops.
     pub deletions: Vec<(String, Vec<Key>)>,
     /// Worker and the keys it fetches, each with those who have it. Empty: there are enough copies.
-    pub copies: Vec<(String, Vec<(Key, Vec<String>)>)>,
+    pub copies: Vec<(String, Vec<Source>)>,
 }
 
 impl State {
@@ -60,7 +63,7 @@ impl State {
             .map(|w| (self.worker(*w).nbytes, *w))
             .collect();
         let mut deletions: BTreeMap<WorkerId, Vec<Key>> = BTreeMap::new();
-        let mut copies: BTreeMap<WorkerId, Vec<(Key, Vec<String>)>> = BTreeMap::new();
+        let mut copies: BTreeMap<WorkerId, Vec<Source>> = BTreeMap::new();
         for id in tasks {
             let task = self.task(id);
             let mut holders: Vec<WorkerId> = task.who_has.to_vec();

@@ -119,7 +119,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::super::testbed::Bed;
-    use super::*;
 
     #[test]
     fn samples_are_taken_while_the_client_lives() {
