@@ -4,6 +4,7 @@
 //! under `/oxidask/`. All links in pages are relative, so that any prefix and any proxy in front works.
 
 mod api;
+mod backend;
 mod collect;
 mod core_view;
 mod dashboard;
@@ -23,6 +24,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use backend::CtxBackend;
 pub use core_view::{Backend, CoreView, Ticks};
 pub use listener::bind;
 pub use view::StateView;
