@@ -2,12 +2,13 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use oxidask_runtime::config::cli::SchedulerArgs;
+use oxidask_runtime::config::cli::{SchedulerArgs, SchedulerOptions};
 use oxidask_runtime::config::process::{LifetimeFile, raise_open_files_limit};
 use oxidask_runtime::config::tls::{self, TlsSettings};
 use oxidask_runtime::config::{Config, SchedulerConfig, logging};
 use oxidask_runtime::http;
 use oxidask_runtime::net::server::{Server, ServerConfig};
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -57,10 +58,11 @@ async fn run(args: SchedulerArgs) -> anyhow::Result<()> {
         .transpose()
         .context("--pid-file")?;
 
-    let _http = http::bind(&options.dashboard)
+    let listeners = http::bind(&options.dashboard)
         .await
         .context("--dashboard-address")?;
-    let dashboard = _http
+    let http_options = http_options(&settings, &options)?;
+    let dashboard = listeners
         .first()
         .and_then(|l| l.local_addr().ok())
         .map(|a| a.port());
@@ -73,6 +75,14 @@ async fn run(args: SchedulerArgs) -> anyhow::Result<()> {
         dashboard,
     })
     .await?;
+    let view = serve_http(&server, listeners, &http_options);
+    let _scheduler_file = match &options.scheduler_file {
+        Some(path) => {
+            let identity = view.identity().await;
+            Some(LifetimeFile::scheduler(path, &identity).context("--scheduler-file")?)
+        }
+        None => None,
+    };
     announce(&server, dashboard, &link);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -84,6 +94,46 @@ async fn run(args: SchedulerArgs) -> anyhow::Result<()> {
     server.close(&reason).await;
     tracing::info!("End scheduler");
     Ok(())
+}
+
+fn serve_http(
+    server: &Server,
+    listeners: Vec<tokio::net::TcpListener>,
+    options: &http::HttpOptions,
+) -> Arc<dyn http::StateView> {
+    let backend = Arc::new(http::CtxBackend::new(server.ctx.clone()));
+    let view: Arc<dyn http::StateView> = Arc::new(http::CoreView::new(
+        server.ctx.core.clone(),
+        backend,
+        server.ctx.logs.clone(),
+    ));
+    for listener in listeners {
+        let serving = http::serve(listener, view.clone(), options.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTP server ended");
+            }
+        });
+    }
+    view
+}
+
+fn http_options(
+    settings: &SchedulerConfig,
+    options: &SchedulerOptions,
+) -> anyhow::Result<http::HttpOptions> {
+    let tls = match &settings.dashboard_tls_cert {
+        Some(cert) => Some(tls::dashboard(cert, settings.dashboard_tls_key.as_deref())?),
+        None => None,
+    };
+    Ok(http::HttpOptions {
+        prefix: options.dashboard_prefix.clone(),
+        dashboard: options.dashboard_pages,
+        api: settings.http_api,
+        namespace: settings.prometheus_namespace.clone(),
+        graph_max_items: settings.dashboard_graph_max_items,
+        tls,
+    })
 }
 
 fn announce(server: &Server, dashboard: Option<u16>, link: &str) {

@@ -29,13 +29,21 @@ impl CtxBackend {
     async fn ask_worker(&self, address: &str, request: Value) -> Result<Value, ViewError> {
         let failed = |text: String| ViewError(format!("worker {address} does not answer: {text}"));
         match tokio::time::timeout(WORKER_TIMEOUT, self.ctx.pool.call(address, &request)).await {
-            Ok(Ok(reply)) if reply.get("status").and_then(Value::as_str) == Some("uncaught-error") => {
-                let text = reply.get("exception_text").and_then(Value::as_str).unwrap_or("error");
+            Ok(Ok(reply))
+                if reply.get("status").and_then(Value::as_str) == Some("uncaught-error") =>
+            {
+                let text = reply
+                    .get("exception_text")
+                    .and_then(Value::as_str)
+                    .unwrap_or("error");
                 Err(failed(text.to_owned()))
             }
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!("no reply within {} s", WORKER_TIMEOUT.as_secs()))),
+            Err(_) => Err(failed(format!(
+                "no reply within {} s",
+                WORKER_TIMEOUT.as_secs()
+            ))),
         }
     }
 }
@@ -58,7 +66,8 @@ impl Backend for CtxBackend {
     }
 
     fn adaptive_target(&self, core: &Core) -> u64 {
-        core.state.adaptive_target(self.ctx.config.adaptive_target_duration.0)
+        core.state
+            .adaptive_target(self.ctx.config.adaptive_target_duration.0)
     }
 
     fn check_idle(&self, core: &mut Core) -> Option<f64> {
@@ -83,7 +92,12 @@ impl Backend for CtxBackend {
             released: s.release_total,
             average_pending_lease_time_seconds: s.average_pending_lease_time_s,
         };
-        self.ctx.ext.semaphore_metrics().into_iter().map(one).collect()
+        self.ctx
+            .ext
+            .semaphore_metrics()
+            .into_iter()
+            .map(one)
+            .collect()
     }
 
     fn retire_workers(&self, which: RetireRequest) -> Answer<'_, Result<Value, ViewError>> {
@@ -92,19 +106,28 @@ impl Backend for CtxBackend {
             RetireRequest::Workers(list) => Value::map([("workers", Value::array(list))]),
         };
         Box::pin(async move {
-            dispatch(&self.ctx, "retire_workers", &request).await.map_err(|error| ViewError(error.text()))
+            dispatch(&self.ctx, "retire_workers", &request)
+                .await
+                .map_err(|error| ViewError(error.text()))
         })
     }
 
     fn worker_logs(&self, address: String) -> Answer<'_, Result<Value, ViewError>> {
-        let request =
-            Value::map([("op", Value::from("get_logs")), ("n", MAX_LOG_LINES.into()), ("reply", true.into())]);
+        let request = Value::map([
+            ("op", Value::from("get_logs")),
+            ("n", MAX_LOG_LINES.into()),
+            ("reply", true.into()),
+        ]);
         Box::pin(async move { self.ask_worker(&address, request).await })
     }
 
     fn call_stack(&self, address: String, keys: Vec<Key>) -> Answer<'_, Result<Value, ViewError>> {
         let keys = Value::Array(keys.iter().map(Key::to_value).collect());
-        let request = Value::map([("op", Value::from("call_stack")), ("keys", keys), ("reply", true.into())]);
+        let request = Value::map([
+            ("op", Value::from("call_stack")),
+            ("keys", keys),
+            ("reply", true.into()),
+        ]);
         Box::pin(async move { self.ask_worker(&address, request).await })
     }
 }

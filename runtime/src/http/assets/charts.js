@@ -137,7 +137,7 @@ class Bars extends Chart {
     const max = Math.max(0, ...this.rows.map((row) => Math.max(row.mark || 0, row.parts.reduce((sum, part) => sum + part[0], 0)))) * 1.02 || 1;
     const quiet = css("--quiet"), line = css("--faint");
     const unit = this.base === 1024 ? 1024 ** Math.floor(Math.log2(max) / 10) : 1;
-    const marks = step(max / unit, Math.max(2, span / 80)) * unit;
+    const marks = Math.max(this.whole ? 1 : 0, step(max / unit, Math.max(2, span / 80)) * unit);
     g.fillStyle = quiet; g.textAlign = "center"; g.strokeStyle = line; g.beginPath();
     for (let value = 0; value <= max * 1.001; value += marks) {
       const x = left + (value / max) * span;

@@ -76,7 +76,7 @@ function loadPanel(first = "Processing", fixed = false) {
   const box = panel(fixed ? first + " per worker" : "Load per worker", chart.node, { tools });
   function show() {
     const [value, format, base] = MEASURES[chosen];
-    chart.format = format; chart.base = base;
+    chart.format = format; chart.base = base; chart.whole = chosen === "Processing";
     const busy = css("--blue"), idle = css("--recent"), paused = css("--warn"), full = css("--good");
     chart.set(byName(latest.workers).map((w) => {
       const colour = w.status !== "running" ? paused : chosen !== "Processing" ? busy : w.processing < w.nthreads ? idle : w.processing > w.nthreads * 2 ? full : busy;
