@@ -4,6 +4,7 @@ use super::setting::Reader;
 pub use super::setting::{Bytes, Quantity, Seconds};
 use super::tree::Tree;
 use super::{Config, ConfigError};
+use crate::scheduler::memory::Measure;
 use std::collections::BTreeMap;
 
 macro_rules! settings {
@@ -151,6 +152,8 @@ settings! {
         graph_memory_limit: Option<Bytes> = "oxidask.graph.memory-limit",
         /// Idle time after which a graph helper ends.
         graph_idle_timeout: Option<Seconds> = "oxidask.graph.idle-timeout",
+        /// Send more root tasks ahead to workers while they are short and their results small.
+        adaptive_window: bool = "oxidask.scheduler.adaptive-window",
         /// Largest incoming message; none: half the memory.
         max_message_size: Option<Bytes> = "oxidask.max-message-size",
         /// Bytes that may queue towards one client.
@@ -206,6 +209,20 @@ impl SchedulerConfig {
         ] {
             if value.0.is_nan() || value.0 <= 0.0 {
                 errors.push(format!("{name} must be > 0"));
+            }
+        }
+        for (name, measure) in [
+            (
+                "distributed.scheduler.active-memory-manager.measure",
+                &self.amm_measure,
+            ),
+            (
+                "distributed.worker.memory.rebalance.measure",
+                &self.rebalance_measure,
+            ),
+        ] {
+            if Measure::parse(measure).is_none() {
+                errors.push(format!("{name}: unknown measure {measure:?}"));
             }
         }
         for (name, version) in [

@@ -19,9 +19,11 @@ use crate::config::SchedulerConfig;
 use crate::config::listen::ListenAddress;
 use crate::config::logging::LogRing;
 use crate::config::tls::TlsConfigs;
+use crate::config::tree::Tree;
 use crate::ext::{Ext, handle_stream};
 use crate::graph::{GraphPool, PoolConfig};
 use crate::protocol::{Limits, Value};
+use crate::scheduler::memory::Measure;
 use crate::scheduler::{ClientId, Clock, CoreConfig, State, ToWorker};
 
 /// How long the last messages may take when the scheduler ends.
@@ -72,6 +74,16 @@ pub struct Server {
     shutdown: watch::Receiver<Option<String>>,
 }
 
+/// The configured measure; its name was checked when the configuration was read.
+fn measure(name: &str) -> Measure {
+    Measure::parse(name).unwrap_or(Measure::Optimistic)
+}
+
+/// Whether an entry of the memory manager's policies is the one that drops surplus copies. Others would need Python.
+fn is_reduce_replicas(policy: &Tree) -> bool {
+    matches!(policy.get("class"), Some(Tree::Str(class)) if class.ends_with(".ReduceReplicas"))
+}
+
 /// The settings of the core.
 fn core_config(c: &SchedulerConfig) -> CoreConfig {
     CoreConfig {
@@ -88,6 +100,7 @@ fn core_config(c: &SchedulerConfig) -> CoreConfig {
         rootish_taskgroup: c.rootish_taskgroup as usize,
         rootish_taskgroup_dependencies: c.rootish_taskgroup_dependencies as usize,
         work_stealing: c.work_stealing,
+        work_stealing_interval: c.work_stealing_interval.0,
         worker_terminate: true,
         low_level_log_length: c.low_level_log_length.unwrap_or(100_000),
         task_stream_length: c.tasks_task_stream_length,
@@ -95,8 +108,14 @@ fn core_config(c: &SchedulerConfig) -> CoreConfig {
         rebalance_sender_min: c.rebalance_sender_min,
         rebalance_recipient_max: c.rebalance_recipient_max,
         rebalance_gap: c.rebalance_gap,
+        rebalance_measure: measure(&c.rebalance_measure),
         amm_start: c.amm_start,
-        amm_reduce_replicas: true,
+        amm_reduce_replicas: c.amm_policies.iter().any(is_reduce_replicas),
+        amm_interval: c.amm_interval.0,
+        amm_measure: measure(&c.amm_measure),
+        adaptive_target_duration: c.adaptive_target_duration.0,
+        events_cleanup_delay: c.events_cleanup_delay.0,
+        adaptive_window: c.adaptive_window,
         no_workers_timeout: c.no_workers_timeout.map(|s| s.0),
         idle_timeout: c.idle_timeout.map(|s| s.0),
         worker_ttl: c.worker_ttl.map(|s| s.0),

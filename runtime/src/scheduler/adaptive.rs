@@ -94,9 +94,16 @@ impl State {
         if n.unwrap_or(0) == 0 && self.live_workers.as_slice().iter().all(busy) {
             return Vec::new();
         }
-        // Long-running tasks usually run others; closing their worker would start all of it again.
+        // Long-running tasks usually run others; closing their worker would start all of it again, as would be the case
+        // with a shuffle.
+        let shuffling = self.shuffles.participants();
         for group in &mut groups {
-            group.retain(|w| self.is_registered(*w) && self.worker(*w).long_running.is_empty());
+            group.retain(|w| {
+                let worker = self.worker(*w);
+                self.is_registered(*w)
+                    && worker.long_running.is_empty()
+                    && !shuffling.contains(&worker.info.address)
+            });
         }
         groups.retain(|g| !g.is_empty());
         let stored = |g: &[WorkerId]| g.iter().map(|w| self.worker(*w).nbytes).sum::<i64>();
