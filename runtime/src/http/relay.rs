@@ -5,6 +5,7 @@ use super::collect::{self, RawEvent, RawRecord};
 use super::view::StreamEvent;
 use crate::net::core::CoreHandle;
 use crate::protocol::Value;
+use crate::scheduler::events::Event;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,9 @@ const CAPACITY: usize = 8192;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Records taken at once.
 const MAX_RECORDS: usize = 4096;
+
+/// The logs that stock's stream tells of: workers and clients, and graphs.
+const TOPICS: [&str; 2] = ["all", "scheduler"];
 
 /// Passes events to all listeners.
 pub(super) struct Relay {
@@ -50,8 +54,8 @@ impl Relay {
 #[derive(Clone, Default)]
 struct Position {
     record: Option<u64>,
-    /// The last event seen; several may have the same time, none the same message.
-    event: Option<Arc<Value>>,
+    /// The last event seen of each of [`TOPICS`]; several may have the same time, none the same message.
+    events: [Option<Arc<Value>>; TOPICS.len()],
 }
 
 async fn run(
@@ -90,39 +94,30 @@ fn take(
 ) -> (Position, Vec<RawEvent>, Vec<RawRecord>) {
     let state = &mut core.state;
     state.task_stream.start();
-    let topic: Arc<str> = "all".into();
-    let log: Vec<&crate::scheduler::events::Event> = state.events.topic(&topic).collect();
-    let event = log.last().map(|event| event.msg.clone());
+    let mut position = from.clone();
+    let mut events = Vec::new();
+    for (name, last) in TOPICS.into_iter().zip(&mut position.events) {
+        let log: Vec<&Event> = state.events.topic(name).collect();
+        // A last event that is no longer in the log was overtaken by a whole log of new ones.
+        let seen = last
+            .as_ref()
+            .and_then(|last| log.iter().rposition(|event| Arc::ptr_eq(&event.msg, last)));
+        let topic: Arc<str> = name.into();
+        let raw = |event: &&Event| RawEvent {
+            time: event.time,
+            topic: topic.clone(),
+            msg: event.msg.clone(),
+        };
+        events.extend(log[seen.map_or(0, |i| i + 1)..].iter().map(raw));
+        *last = log.last().map(|event| event.msg.clone());
+    }
     let Some(since) = from.record else {
-        return (
-            Position {
-                record: Some(state.task_stream.index),
-                event,
-            },
-            Vec::new(),
-            Vec::new(),
-        );
+        position.record = Some(state.task_stream.index);
+        return (position, Vec::new(), Vec::new());
     };
     let (next, records) = collect::records(state, since, MAX_RECORDS);
-    // A last event that is no longer in the log was overtaken by a whole log of new ones.
-    let seen = from
-        .event
-        .as_ref()
-        .and_then(|last| log.iter().rposition(|event| Arc::ptr_eq(&event.msg, last)));
-    let raw = |event: &&crate::scheduler::events::Event| RawEvent {
-        time: event.time,
-        topic: topic.clone(),
-        msg: event.msg.clone(),
-    };
-    let events: Vec<RawEvent> = log[seen.map_or(0, |i| i + 1)..].iter().map(raw).collect();
-    (
-        Position {
-            record: Some(next),
-            event,
-        },
-        events,
-        records,
-    )
+    position.record = Some(next);
+    (position, events, records)
 }
 
 /// An entry of the event log that stock's stream tells of.

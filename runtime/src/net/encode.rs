@@ -82,7 +82,6 @@ pub(super) fn worker_message(w: &mut BatchWriter, state: &State, to: WorkerId, m
             head(b, 1, "close-stream");
         }
         ToWorker::Raw(value) => {
-            w.begin();
             w.value(value);
         }
     }
@@ -157,10 +156,9 @@ pub(super) fn client_message(w: &mut BatchWriter, msg: &ToClient) {
             write::str(b, "event");
             write::array_len(b, 2);
             write::f64(b, *time);
-            w.value(msg);
+            w.part(msg);
         }
         ToClient::Raw(value) => {
-            w.begin();
             w.value(value);
         }
     }
@@ -296,7 +294,7 @@ fn annotations(w: &mut BatchWriter, list: Option<&Arc<Vec<(String, Value)>>>) {
     write::map_len(w.head(), list.len());
     for (name, value) in list {
         write::str(w.head(), name);
-        w.value(value);
+        w.part(value);
     }
 }
 
