@@ -18,6 +18,7 @@ const MODULES: &[(&str, &str)] = modules![
     "oxidask.graph.materialise" => "graph/materialise.py",
     "oxidask.graph.serve" => "graph/serve.py",
     "oxidask.graph.specs" => "graph/specs.py",
+    "oxidask.graph.tuning" => "graph/tuning.py",
     "oxidask.graph.versions" => "graph/versions.py",
     "oxidask.graph.wire" => "graph/wire.py",
 ];

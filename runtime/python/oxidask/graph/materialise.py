@@ -10,7 +10,7 @@ from time import perf_counter
 
 import msgpack
 from dask._expr import LLGExpr
-from dask._task_spec import Alias, DataNode, Task, convert_legacy_graph
+from dask._task_spec import Alias, DataNode, Task
 from distributed.protocol.compression import decompress
 from distributed.protocol.core import dumps as stock_message
 from distributed.protocol.serialize import merge_and_deserialize, msgpack_decode_default, msgpack_encode_default
@@ -20,6 +20,7 @@ from distributed.utils import ensure_memoryview
 from .errors import DESERIALIZATION, hint
 from .maps import plain_map
 from .specs import SpecPickler
+from .tuning import convert_legacy_graph
 from .wire import check_keys, pack
 
 DATA_PRODUCER = 1

@@ -64,9 +64,10 @@ class Helper:
 
         # Futures in a graph must stay inert: nothing here may connect to a scheduler.
         dask.config.set({"scheduler-address": None})
-        from . import culling, errors, materialise  # noqa: F401
+        from . import culling, errors, materialise, tuning
 
         culling.install()
+        tuning.install()
         self.materialise = materialise
         self.errors = errors
         gc.collect()

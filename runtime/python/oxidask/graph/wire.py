@@ -30,9 +30,8 @@ def check_keys(keys):
     """Raise stock's TypeError for keys that are none; numbers of numpy pass, as they do in stock without validation."""
     types = set(map(type, keys))
     if types <= _KEY_TYPES:
-        if tuple not in types:
-            return
-        if types == {tuple} and set(map(type, chain.from_iterable(keys))) <= _PART_TYPES:
+        tuples = [key for key in keys if type(key) is tuple] if tuple in types else []
+        if set(map(type, chain.from_iterable(tuples))) <= _PART_TYPES:
             return
     for key in keys:
         _check_key(key)
