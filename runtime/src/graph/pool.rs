@@ -3,7 +3,7 @@
 use super::busy::Busy;
 use super::child::{ChildConfig, find_python};
 use super::helper::{Helper, HelperError, Setup};
-use super::native::{Verified, scan};
+use super::native::{Scan, Verified, scan};
 use super::sources;
 use super::types::{Graph, GraphError, GraphRequest, OrderFn};
 use super::uploads::UploadFolder;
@@ -121,25 +121,38 @@ impl GraphPool {
         request: GraphRequest,
         order: Option<OrderFn>,
     ) -> Result<Graph, GraphError> {
-        let verified = &self.inner.verified;
-        let scan = if self.inner.config.native {
-            scan(&request)
-        } else {
-            None
-        };
-        if let Some(mut graph) = scan.as_ref().and_then(|scan| scan.graph(verified)) {
+        let scan = self.scan(&request);
+        if let Some(mut graph) = scan.as_ref().and_then(|scan| self.scanned(scan)) {
             // The order of one task is no secret.
             graph.ordered = order.map(|_| vec![0]);
-            self.count(|stats| stats.native += 1);
             return Ok(graph);
         }
         let outcome = self.made_by_helper(&request, order).await;
         match (&outcome, scan) {
-            (Ok(_), Some(scan)) => scan.verify(verified),
+            (Ok(_), Some(scan)) => scan.verify(&self.inner.verified),
             (Err(_), _) => self.count(|stats| stats.failed += 1),
             _ => {}
         }
         outcome
+    }
+
+    /// The graph of a request that needs no helper, at once: a submit of a function seen before.
+    pub fn native(&self, request: &GraphRequest) -> Option<Graph> {
+        self.scanned(&self.scan(request)?)
+    }
+
+    fn scan<'a>(&self, request: &'a GraphRequest) -> Option<Scan<'a>> {
+        if self.inner.config.native {
+            scan(request)
+        } else {
+            None
+        }
+    }
+
+    fn scanned(&self, scan: &Scan<'_>) -> Option<Graph> {
+        let graph = scan.graph(&self.inner.verified)?;
+        self.count(|stats| stats.native += 1);
+        Some(graph)
     }
 
     async fn made_by_helper(

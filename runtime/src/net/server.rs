@@ -298,6 +298,9 @@ fn pool_config(config: &SchedulerConfig) -> PoolConfig {
     if let Some(t) = config.graph_timeout {
         pool.timeout = t.duration();
     }
+    if let Some(t) = config.graph_idle_timeout {
+        pool.idle_timeout = Some(t.duration());
+    }
     pool.memory_limit = config.graph_memory_limit.map(|b| b.0);
     pool
 }

@@ -13,5 +13,5 @@ mod machine;
 mod submit;
 mod verified;
 
-pub(super) use submit::scan;
+pub(super) use submit::{Scan, scan};
 pub(super) use verified::Verified;
