@@ -163,10 +163,10 @@ def test_compressed_frames_are_accepted(client, shared, name):
         scheduler = client.scheduler
         return await scheduler.scatter(data={f"packed-{name}": data}, workers=None, client=client.id, timeout=5)
 
-    client.sync(send)
     from distributed import Future
 
     future = Future(f"packed-{name}", client)
+    client.sync(send)
     wait_until(lambda: future.status == "finished", 10)
     assert client.gather(future, direct=False) == value
     assert client.submit(len, future).result(timeout=10) == len(value)
