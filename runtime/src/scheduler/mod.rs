@@ -40,6 +40,7 @@ pub mod task_stream;
 mod testbed;
 pub mod timers;
 mod transitions;
+mod window;
 pub mod worker;
 
 pub use config::CoreConfig;

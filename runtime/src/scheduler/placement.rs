@@ -33,17 +33,6 @@ impl State {
         of_dependencies < self.config.rootish_taskgroup_dependencies
     }
 
-    /// The least busy worker with a free slot.
-    pub(super) fn decide_worker_rootish_queuing_enabled(&self) -> Option<WorkerId> {
-        let load = |w: WorkerId| {
-            let worker = self.worker(w);
-            worker.processing.len() as f64 / f64::from(worker.info.nthreads.max(1))
-        };
-        self.idle_task_count
-            .iter()
-            .min_by(|a, b| load(*a).total_cmp(&load(*b)))
-    }
-
     /// Keeps neighbouring root tasks on one worker, without holding any back.
     pub(super) fn decide_worker_rootish_queuing_disabled(
         &mut self,
@@ -321,7 +310,7 @@ impl State {
             worker.info.nthreads.max(1) as usize,
             worker.running(),
         );
-        let free = worker.slots_available(self.config.worker_saturation) > 0;
+        let free = self.has_free_slot(w);
         let mut saturated = false;
         let idle = running && {
             if p < n {

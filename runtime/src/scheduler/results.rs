@@ -89,6 +89,7 @@ impl State {
         }
         self.learn_durations(id, msg.startstops);
         self.set_nbytes(id, msg.nbytes);
+        self.note_result_size(self.task(id).prefix, msg.nbytes);
         let typename = self.intern_typename(msg.typename);
         self.exit_processing(id);
         self.task_mut(id).typename = Some(typename);
@@ -299,25 +300,5 @@ impl State {
             .iter()
             .map(|w| self.worker(*w).info.address.clone())
             .collect()
-    }
-
-    /// Sends queued tasks to workers with free slots. To be called after every event that may have opened one.
-    pub(super) fn queue_slots_maybe_opened(&mut self) {
-        if self.queued_len == 0 {
-            return;
-        }
-        let saturation = self.config.worker_saturation;
-        let slots = self.idle_task_count.iter().fold(0i64, |n, w| {
-            n.saturating_add(self.worker(w).slots_available(saturation))
-        });
-        let stimulus = self.stimulus("queue-slots-opened");
-        for _ in 0..slots {
-            let Some(id) = self.queue_peek() else { return };
-            self.transition(id, Processing, stimulus, &ErredArgs::default());
-            self.run_transitions(stimulus);
-            if self.tasks[id.0 as usize].is_some() && self.task(id).state == TaskStateName::Queued {
-                return;
-            }
-        }
     }
 }

@@ -24,6 +24,7 @@ use super::tap::Tap;
 use super::task::{Group, N_STATES, Prefix, Task, TaskStateName};
 use super::task_stream::TaskStream;
 use super::timers::Timers;
+use super::window::Window;
 use super::worker::Worker;
 use crate::protocol::{Key, key_split, key_split_group};
 
@@ -154,6 +155,7 @@ pub struct State {
     pub totals: Totals,
     pub(super) timers: Timers,
     pub(super) samplers: Samplers,
+    pub(super) window: Window,
 }
 
 impl State {
@@ -214,6 +216,7 @@ impl State {
             totals: Totals::default(),
             timers: Timers::default(),
             samplers: Samplers::default(),
+            window: Window::default(),
             config,
         };
         state.ensure_client(FIRE_AND_FORGET);
@@ -439,6 +442,7 @@ impl State {
         self.prefixes.push(Prefix {
             name: shared.clone(),
             duration_average: known.map_or(-1.0, |(_, s)| *s),
+            nbytes_average: -1.0,
             max_exec_time: -1.0,
             states: [0; N_STATES],
             state_totals: [0; N_STATES],

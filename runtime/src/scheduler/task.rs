@@ -343,6 +343,8 @@ pub struct Prefix {
     pub name: Arc<str>,
     /// Average seconds of "compute", −1 if unknown.
     pub duration_average: f64,
+    /// Size of its results, bytes, leaning to the large ones; −1 if unknown.
+    pub nbytes_average: f64,
     /// Longest running time heard of in heartbeats, −1 if none.
     pub max_exec_time: f64,
     /// Number of tasks in each state now.

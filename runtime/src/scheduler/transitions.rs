@@ -90,7 +90,7 @@ impl State {
                 start
             }
             (Queued, Processing) => {
-                if let Some(w) = self.decide_worker_rootish_queuing_enabled() {
+                if let Some(w) = self.take_worker_for_queued(id) {
                     self.queue_remove(id);
                     self.add_to_processing(id, w, stimulus);
                 }

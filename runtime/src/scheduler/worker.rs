@@ -168,15 +168,6 @@ impl Worker {
         self.status == Status::Running
     }
 
-    /// Free slots under `saturation` (tasks per thread the scheduler may send ahead); may be negative.
-    pub fn slots_available(&self, saturation: f64) -> i64 {
-        if saturation.is_infinite() {
-            return i64::MAX;
-        }
-        let slots = ((saturation * f64::from(self.info.nthreads)).ceil() as i64).max(1);
-        slots - (self.processing.len() as i64 - self.long_running.len() as i64)
-    }
-
     /// Bytes the process uses that are neither results nor recent growth, plus results in memory:
     /// the "optimistic" measure of `distributed.scheduler.MemoryState`.
     pub fn optimistic_memory(&self) -> i64 {
