@@ -23,6 +23,8 @@ from distributed.utils import key_split_group
 
 HERE = pathlib.Path(__file__).parent
 
+# fmt: off
+# ruff: noqa: E501
 KEYS = [
     "x", "x-1", "x-1-2-3", ("x-2", 1), "('x-2', 1)", "('x', 1)", "hello-world-1", "hello-world", "ae05086432ca935f6eba409a8ecd4896",
     "<module.submodule.myclass object at 0xdaf372", "x-abcdefab", "x-database-1", "_(x)", "_(x)-y-1", "-x", "--", "1", "1-x", "1,2-x-y",
@@ -63,6 +65,9 @@ PICKLES = [
 ]
 
 
+# fmt: on
+
+
 def key_lines():
     for key in KEYS:
         try:
@@ -98,13 +103,29 @@ def version_cases():
     b = node(python="3.12.0.final.0", dask="2026.8.0", numpy="2.1", lz4="4.0")
     c = node(python="3.11.7.final.0", dask="2026.7.0", msgpack="1.0")
     cases = [
-        (a, {}, a), (a, {"w": a}, a), (a, {}, b), (a, {"w": a, "v": a}, b), (b, {"w": a}, a), (a, {"w": c}, b), (c, {"w": b}, a),
-        (a, {}, None), (None, {}, a), (a, {"w": None}, a), ({}, {"w": a}, c), (node(), {"w": node()}, node()),
+        (a, {}, a),
+        (a, {"w": a}, a),
+        (a, {}, b),
+        (a, {"w": a, "v": a}, b),
+        (b, {"w": a}, a),
+        (a, {"w": c}, b),
+        (c, {"w": b}, a),
+        (a, {}, None),
+        (None, {}, a),
+        (a, {"w": None}, a),
+        ({}, {"w": a}, c),
+        (node(), {"w": node()}, node()),
     ]
     for scheduler, workers, source in cases:
         for name in ("Client", "tcp://127.0.0.1:1234"):
             text = versions.error_message(scheduler, workers, source, source_name=name)["warning"]
-            yield {"scheduler": scheduler, "workers": list(workers.values()), "source": source, "name": name, "warning": text}
+            yield {
+                "scheduler": scheduler,
+                "workers": list(workers.values()),
+                "source": source,
+                "name": name,
+                "warning": text,
+            }
 
 
 if __name__ == "__main__":
