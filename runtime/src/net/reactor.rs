@@ -88,6 +88,12 @@ impl Reactor {
             if let Some(reason) = core.state.take_shutdown_request() {
                 core.services.shutdown(&reason);
             }
+            let stale = core.state.take_stale_workers();
+            if !stale.is_empty() {
+                let address = |w| core.state.worker(w).info.address.to_string();
+                let stale = stale.into_iter().map(address).collect();
+                core.services.stale_workers(stale);
+            }
             let held = core.flush_held();
             next_wake = [Some(timer), held, more.then_some(0.0)]
                 .into_iter()
