@@ -131,7 +131,7 @@ pub(super) fn colour_of(action: &str, name: &str, erred: bool) -> &'static str {
         "deserialize" => "gray",
         _ if erred => "black",
         _ => {
-            // FNV-1a: stable between runs, and easily the same in the dashboard's script.
+            // FNV-1a: stable between runs.
             let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, b| {
                 (hash ^ u32::from(b)).wrapping_mul(0x0100_0193)
             });

@@ -39,16 +39,12 @@ const fmt = {
 
 const PALETTE = ["#4e79a7", "#f0a33e", "#59a14f", "#b07aa1", "#2aa5a0", "#d37295", "#9c755f", "#8cb93a", "#6b6ecf", "#e07b54",
   "#3d9ad1", "#c7a93c", "#7f63b8", "#46a873", "#bb6a3c", "#5f8fa3"];
-const encoder = new TextEncoder();
 const colourCache = new Map();
-/// The colour of a task name; the same as in the server's event stream.
+/// The colour of a task name: by order of appearance, so that the first sixteen differ.
 function colourOf(name) {
   let colour = colourCache.get(name);
   if (!colour) {
-    let hash = 0x811c9dc5;
-    for (const byte of encoder.encode(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
-    colour = PALETTE[hash % PALETTE.length];
-    if (colourCache.size > 5000) colourCache.clear();
+    colour = PALETTE[colourCache.size % PALETTE.length];
     colourCache.set(name, colour);
   }
   return colour;
@@ -344,15 +340,18 @@ class Dag extends Chart {
     }
     const layers = [];
     for (const i of queue) (layers[depth[i]] ||= []).push(i);
-    // Each node at the mean height of its dependencies, then spread evenly: few crossings at no cost.
+    // Each node at the mean height of its neighbours, forth and back, then spread evenly: few crossings at little cost.
     const place = new Float64Array(n);
-    layers.forEach((layer, level) => {
-      if (level) {
-        const mean = new Map(layer.map((i) => [i, into[i].reduce((sum, j) => sum + place[j], 0) / into[i].length]));
-        layer.sort((a, b) => mean.get(a) - mean.get(b));
-      }
+    const arrange = (layer, near) => {
+      const mean = new Map(layer.map((i) => [i, near[i].length ? near[i].reduce((sum, j) => sum + place[j], 0) / near[i].length : place[i]]));
+      layer.sort((a, b) => mean.get(a) - mean.get(b) || a - b);
       layer.forEach((i, k) => { place[i] = (k + 0.5) / layer.length; });
-    });
+    };
+    layers.forEach((layer) => layer.forEach((i, k) => { place[i] = (k + 0.5) / layer.length; }));
+    for (let sweep = 0; sweep < 3; sweep++) {
+      layers.slice(1).forEach((layer) => arrange(layer, into));
+      layers.slice(0, -1).reverse().forEach((layer) => arrange(layer, out));
+    }
     this.place = place; this.depth = depth; this.levels = Math.max(1, layers.length); this.tallest = Math.max(1, ...layers.map((l) => l.length));
   }
   draw(g, width, height) {

@@ -33,7 +33,7 @@ function tiles() {
       const state = [c.idle ? `${c.idle} idle` : "", c.saturated ? `${c.saturated} saturated` : "", paused ? `${paused} paused` : ""].filter(Boolean).join(", ");
       const wants = c.desired_workers !== data.n_workers ? `wants ${c.desired_workers}` : "";
       node.replaceChildren(
-        tile("Workers", fmt.count(data.n_workers), wants, state || "all busy or none", null),
+        tile("Workers", fmt.count(data.n_workers), wants, state || "none idle", null),
         tile("CPU", (t.threads ? t.cpu / t.threads : 0).toFixed(0) + " %", `of ${fmt.count(t.threads)} threads`, null, meter([[t.threads ? t.cpu / t.threads / 100 : 0, "var(--good)"]])),
         tile("Cluster memory", fmt.bytes(t.memory), null, (t.memory_limit ? "of " + fmt.bytes(t.memory_limit) : "") + (t.spilled ? ", " + fmt.bytes(t.spilled) + " spilled" : ""),
           meter(t.memory_limit ? [[t.managed / t.memory_limit, "var(--managed)"], [(t.memory - t.managed) / t.memory_limit, "var(--recent)"]] : [])),
@@ -349,10 +349,13 @@ function status(on) {
     id = data.cluster.id;
     document.getElementById("address").textContent = data.cluster.address;
     document.title = `Oxidask: ${data.n_workers} workers, ${fmt.count(data.totals.processing)} processing`;
+    for (const task of data.progress) colourOf(task.name);
     for (const panel of overviews) panel.overview(data);
   });
   if (streams.length) {
+    // After the first overview: it names the tasks in their order, and with it gives them their colours.
     repeat(500, async () => {
+      if (id === null) return;
       const data = await json("oxidask/stream.json?since=" + next);
       next = data.next;
       for (const panel of streams) panel.stream(data, now || Date.now() / 1000);
