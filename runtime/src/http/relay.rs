@@ -5,6 +5,7 @@ use super::collect::{self, RawEvent, RawRecord};
 use super::view::StreamEvent;
 use crate::net::core::CoreHandle;
 use crate::protocol::Value;
+use crate::scheduler::State;
 use crate::scheduler::events::Event;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,7 +106,7 @@ fn take(
         let topic: Arc<str> = name.into();
         let raw = |event: &&Event| RawEvent {
             time: event.time,
-            topic: topic.clone(),
+            topic: client_of(state, event).unwrap_or_else(|| topic.clone()),
             msg: event.msg.clone(),
         };
         events.extend(log[seen.map_or(0, |i| i + 1)..].iter().map(raw));
@@ -118,6 +119,21 @@ fn take(
     let (next, records) = collect::records(state, since, MAX_RECORDS);
     position.record = Some(next);
     (position, events, records)
+}
+
+/// The client that sent a graph: the event does not name it, but is in its log too.
+fn client_of(state: &State, event: &Event) -> Option<Arc<str>> {
+    if event.msg.get("action")?.as_str()? != "update-graph" {
+        return None;
+    }
+    let logged = |name: &str| {
+        state
+            .events
+            .topic(name)
+            .any(|other| Arc::ptr_eq(&other.msg, &event.msg))
+    };
+    let mut clients = state.all_clients().map(|(_, client)| &client.name);
+    clients.find(|name| logged(name)).cloned()
 }
 
 /// An entry of the event log that stock's stream tells of.
@@ -135,7 +151,7 @@ fn cluster_event(event: &RawEvent) -> Option<StreamEvent> {
         "remove-worker" => StreamEvent::RemoveWorker(text("worker")),
         "add-client" => StreamEvent::AddClient(text("client")),
         "remove-client" => StreamEvent::RemoveClient(text("client")),
-        "update-graph" => StreamEvent::UpdateGraph(text("client")),
+        "update-graph" => StreamEvent::UpdateGraph(event.topic.to_string()),
         "restart-workers" => StreamEvent::Restart,
         _ => return None,
     })
