@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::core::{Core, CoreHandle, Services, wall_time};
 use super::pool::Pool;
 use super::reactor::Reactor;
-use super::rpc::{Ctx, Identity, Python, restart_named, update_graph};
+use super::rpc::{Backend, Ctx, Identity, Python, restart_named, update_graph};
 use super::{core, listen};
 use crate::config::SchedulerConfig;
 use crate::config::listen::ListenAddress;
@@ -22,8 +23,10 @@ use crate::config::tls::TlsConfigs;
 use crate::config::tree::Tree;
 use crate::ext::{Ext, handle_stream};
 use crate::graph::{GraphPool, PoolConfig};
+use crate::host::{Host, HostConfig};
 use crate::protocol::{Limits, Value};
 use crate::scheduler::memory::Measure;
+use crate::scheduler::shuffle::WORKER_PLUGIN;
 use crate::scheduler::{ClientId, Clock, CoreConfig, State, ToWorker};
 
 /// How long the last messages may take when the scheduler ends.
@@ -175,7 +178,7 @@ impl Server {
             .or_else(|| addresses.first().cloned())
             .unwrap_or_default();
         let (shutdown, shutdown_rx) = watch::channel(None);
-        let ctx = Arc::new(Ctx {
+        let ctx = Arc::new_cyclic(|ctx| Ctx {
             core: handle.clone(),
             pool: Pool::new(
                 tls.map(|t| t.client),
@@ -194,8 +197,14 @@ impl Server {
             ext: Ext::new(),
             python: Python {
                 graphs: GraphPool::new(pool_config(&config)),
+                host: Host::new(HostConfig::default(), Arc::new(Backend(ctx.clone()))),
+                shuffle_creation: tokio::sync::Mutex::default(),
             },
-            worker_plugins: Mutex::default(),
+            // Without it peer-to-peer shuffles fail on the workers.
+            worker_plugins: Mutex::new(vec![(
+                "shuffle".into(),
+                Value::Bin(Bytes::from_static(WORKER_PLUGIN)),
+            )]),
             nanny_plugins: Mutex::default(),
             starting_nannies: watch::channel(0).0,
             worker_changes: broadcast::channel(4096).0,
@@ -253,6 +262,7 @@ impl Server {
             tracing::warn!("some peers did not take their last messages in time");
         }
         self.ctx.python.graphs.shut_down();
+        self.ctx.python.host.shut_down(CLOSE_TIMEOUT).await;
     }
 }
 

@@ -4,11 +4,13 @@ mod broadcast;
 mod data;
 mod diagnostics;
 mod error;
+mod host;
 mod lifecycle;
 mod plugins;
 mod python;
 mod query;
 mod register;
+mod shuffle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +27,7 @@ use crate::protocol::{Key, Limits, Value};
 
 pub(crate) use diagnostics::failure_values;
 pub use error::RpcError;
+pub(crate) use host::Backend;
 pub(crate) use lifecycle::{restart_named, retire};
 pub(crate) use python::{Python, update_graph};
 pub(crate) use register::{identity, worker_identity};
@@ -56,7 +59,7 @@ impl Identity {
 }
 
 /// A named plugin: the pickle as it came.
-type Plugins = Vec<(String, Value)>;
+pub(crate) type Plugins = Vec<(String, Value)>;
 
 /// What the handlers share.
 pub struct Ctx {
@@ -132,7 +135,7 @@ pub async fn serve(mut conn: Connection, ctx: Arc<Ctx>) -> Result<(), ConnError>
             "register-client" => return register::client(conn, ctx, &request).await,
             "register_nanny" => return register::nanny(conn, ctx, &request).await,
             "subscribe_worker_status" => return register::worker_status(conn, ctx).await,
-            "feed" => return python::feed(conn, ctx, &request).await,
+            "feed" => return host::feed(conn, ctx, &request).await,
             _ => {}
         }
         let wants_reply = request
@@ -284,6 +287,9 @@ async fn other(ctx: &Arc<Ctx>, op: &str, req: &Value) -> Option<Reply> {
             pickle: e.exception,
             text: e.text,
         }));
+    }
+    if op.starts_with("shuffle_") {
+        return shuffle::dispatch(ctx, op, req).await;
     }
     python::dispatch(ctx, op, req).await
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Ctx, Reply, RpcError, arg, arg_seconds};
 use crate::graph::{Graph, GraphError, GraphPool, GraphRequest, OrderFn, Structure};
-use crate::net::conn::{ConnError, Connection};
+use crate::host::Host;
 use crate::net::core::{Core, wall_time};
 use crate::protocol::{Key, Value};
 use crate::scheduler::{Actors, ClientId, ErrorPayload, Failure, Submission, order};
@@ -13,6 +13,10 @@ use crate::scheduler::{Actors, ClientId, ErrorPayload, Failure, Submission, orde
 pub struct Python {
     /// Helpers that make tasks of expressions.
     pub graphs: GraphPool,
+    /// The process for everything else.
+    pub host: Host,
+    /// One specification of a shuffle is made at a time.
+    pub shuffle_creation: tokio::sync::Mutex<()>,
 }
 
 impl Python {
@@ -35,17 +39,16 @@ impl Python {
 }
 
 /// Operations that only Python can answer; None if the operation is unknown.
-pub(super) async fn dispatch(_ctx: &Arc<Ctx>, _op: &str, _req: &Value) -> Option<Reply> {
-    None
-}
-
-pub(super) async fn feed(
-    mut conn: Connection,
-    _ctx: Arc<Ctx>,
-    _req: &Value,
-) -> Result<(), ConnError> {
-    conn.write(&RpcError::runtime("feed is not available").into_reply())
-        .await
+pub(super) async fn dispatch(ctx: &Arc<Ctx>, op: &str, req: &Value) -> Option<Reply> {
+    match op {
+        "run_function"
+        | "register_scheduler_plugin"
+        | "unregister_scheduler_plugin"
+        | "performance_report"
+        | "dump_cluster_state_to_url"
+        | "workers_to_close" => Some(super::host::call(ctx, op, req).await),
+        _ => None,
+    }
 }
 
 /// Makes the tasks of a client's graph and hands them to the core thread.
