@@ -283,6 +283,17 @@ async fn crashes_are_explained_and_survived() {
 }
 
 #[tokio::test]
+async fn an_orphan_that_keeps_the_socket_is_no_helper() {
+    let pool = pool!(timeout: Duration::from_secs(60));
+    let script =
+        b"cbuiltins\nexec\n(Vimport os, time; os.fork() == 0 and time.sleep(20); os._exit(7)\ntR.";
+    let start = Instant::now();
+    let error = fails(&pool, script).await;
+    assert!(error.text.contains("exited with code 7"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(19));
+}
+
+#[tokio::test]
 async fn last_words_are_reported() {
     let pool = pool!();
     let script = b"cbuiltins\nexec\n(Vimport os, sys; print('out'); print('dying of old age', file=sys.stderr, flush=True); os.abort()\ntR.";

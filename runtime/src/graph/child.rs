@@ -10,12 +10,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 /// Last lines of standard error that are kept.
 const LAST_LINES: usize = 20;
@@ -23,7 +25,9 @@ const LAST_LINES: usize = 20;
 const LINE: u64 = 4096;
 /// Lines per second that are logged; more are counted only.
 const LINES_PER_SECOND: u32 = 100;
-/// Tasks print from libraries of numbers, too: those need no threads of their own here.
+/// How long a message may still take to arrive once its sender has ended.
+const LAST_MESSAGE: Duration = Duration::from_millis(500);
+/// Libraries of numbers need no threads of their own here.
 const SINGLE_THREADED: [&str; 3] = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"];
 
 /// The interpreter: `$OXIDASK_PYTHON`, else `python3` or `python` from the path.
@@ -108,6 +112,19 @@ impl PythonChild {
     /// The socket and the process.
     pub fn into_parts(self) -> (Channel, Process) {
         (self.channel, self.process)
+    }
+
+    /// The next message. A process that has ended is noticed even if children of its own keep the socket open.
+    pub async fn receive(&mut self) -> io::Result<Vec<Bytes>> {
+        let mut receive = pin!(self.channel.receive());
+        tokio::select! {
+            biased;
+            message = &mut receive => message,
+            _ = self.process.child.wait() => match timeout(LAST_MESSAGE, receive).await {
+                Ok(message) => message,
+                Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            },
+        }
     }
 
     /// The process number, while it runs.

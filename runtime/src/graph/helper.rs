@@ -184,7 +184,7 @@ impl Helper {
 }
 
 async fn receive(child: &mut PythonChild) -> Result<Incoming, HelperError> {
-    Ok(incoming(child.channel.receive().await?)?)
+    Ok(incoming(child.receive().await?)?)
 }
 
 fn encode(request: &GraphRequest, id: u64) -> Vec<Bytes> {

@@ -151,10 +151,10 @@ class Answer:
         keys, nodes = list(nodes_by_key), list(nodes_by_key.values())
         check_keys(keys)
         per_task, rest = annotations(expr, common, keys)
+        cull = isinstance(expr, LLGExpr)
+        del expr, nodes_by_key
         self.seconds = perf_counter() - self.start
-        structure = Structure(keys, nodes)
-        del nodes_by_key
-        self._head(structure, isinstance(expr, LLGExpr), per_task, rest, spans)
+        self._head(Structure(keys, nodes), cull, per_task, rest, spans)
         self._specs(nodes)
         return len(keys)
 

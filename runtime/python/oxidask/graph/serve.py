@@ -110,11 +110,11 @@ class Helper:
         load = self.materialise
         nexpr, nannotations = head["expr"], head["annotations"]
         answer = load.Answer(self.channel, head["id"])
-        expr = load.load_expression(frames[0], frames[1:nexpr])
         rest = frames[nexpr:]
         common = load.load_pickled(rest[:nannotations]) if nannotations else None
         spans = load.load_pickled(rest[nannotations:]) if len(rest) > nannotations else None
-        return answer.run(expr, common, spans)
+        # No name for the expression here: its tasks' memory goes as they are pickled.
+        return answer.run(load.load_expression(frames[0], frames[1:nexpr]), common, spans)
 
     def op_path(self, head, frames):
         """Put a folder or archive in front of ``sys.path``."""
