@@ -83,7 +83,7 @@ async fn run(args: SchedulerArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
-    announce(&server, dashboard, &link);
+    announce(&server, dashboard, http_options.tls.is_some(), &link);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let reason = tokio::select! {
@@ -136,7 +136,7 @@ fn http_options(
     })
 }
 
-fn announce(server: &Server, dashboard: Option<u16>, link: &str) {
+fn announce(server: &Server, dashboard: Option<u16>, https: bool, link: &str) {
     let bar = "-".repeat(47);
     tracing::info!("{bar}");
     for address in &server.addresses {
@@ -150,11 +150,45 @@ fn announce(server: &Server, dashboard: Option<u16>, link: &str) {
             .rsplit_once(':')
             .map_or("", |(h, _)| h);
         let host = host.split_once("://").map_or(host, |(_, h)| h);
-        let url = link
-            .replace("{scheme}", "http")
-            .replace("{host}", host)
-            .replace("{port}", &port.to_string());
+        let scheme = if https { "https" } else { "http" };
+        let url = dashboard_url(link, scheme, host, port);
         tracing::info!("  dashboard at: {url:>27}");
     }
     tracing::info!("{bar}");
+}
+
+/// Fills `{scheme}`, `{host}`, `{port}` and `{VARIABLE}`s of the environment into `distributed.dashboard.link`.
+fn dashboard_url(template: &str, scheme: &str, host: &str, port: u16) -> String {
+    let mut url = String::new();
+    let mut rest = template;
+    while let Some((before, name, after)) = placeholder(rest) {
+        url.push_str(before);
+        match name {
+            "scheme" => url.push_str(scheme),
+            "host" => url.push_str(host),
+            "port" => url.push_str(&port.to_string()),
+            other => url.push_str(&std::env::var(other).unwrap_or_default()),
+        }
+        rest = after;
+    }
+    url + rest
+}
+
+/// Splits at the first `{name}`.
+fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    let (name, after) = rest.split_once('}')?;
+    Some((before, name, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dashboard_url;
+
+    #[test]
+    fn links_are_filled_in() {
+        let url = |template| dashboard_url(template, "http", "h", 80);
+        assert_eq!(url("{scheme}://{host}:{port}/status"), "http://h:80/status");
+        assert_eq!(url("/proxy/{port}{OXIDASK_NO_SUCH}/x{"), "/proxy/80/x{");
+    }
 }

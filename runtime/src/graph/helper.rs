@@ -8,6 +8,7 @@ use bytes::Bytes;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error;
 
 /// Something that makes modules importable in every helper.
@@ -137,7 +138,11 @@ impl Helper {
         let structure = Arc::new(head.structure);
         let ordering = order.map(|order| {
             let structure = structure.clone();
-            tokio::task::spawn_blocking(move || order(&structure))
+            tokio::task::spawn_blocking(move || {
+                let start = Instant::now();
+                let ordered = order(&structure);
+                (ordered, start.elapsed().as_secs_f64())
+            })
         });
         let mut specs = Specs::new(n);
         loop {
@@ -156,10 +161,11 @@ impl Helper {
         }
         let materialize_seconds = specs.seconds;
         let specs = specs.finish(n)?;
-        let ordered = match ordering {
+        let (ordered, order_seconds) = match ordering {
             Some(ordering) => ordering.await.ok(),
             None => None,
-        };
+        }
+        .unzip();
         let Structure {
             keys,
             dep_offsets,
@@ -178,6 +184,7 @@ impl Helper {
             specs,
             ordered,
             materialize_seconds,
+            order_seconds: order_seconds.unwrap_or(0.0),
             ..head.rest
         })
     }

@@ -136,6 +136,8 @@ pub struct Graph {
     pub ordered: Option<Vec<u32>>,
     /// Seconds from the request's arrival to the tasks' existence in the helper.
     pub materialize_seconds: f64,
+    /// Seconds the [`OrderFn`] took.
+    pub order_seconds: f64,
 }
 
 impl Graph {

@@ -14,6 +14,14 @@ const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of a worker's log.
 const MAX_LOG_LINES: i64 = 5_000;
 
+/// How a level of stealing is labelled: the ratio of compute to transfer cost that it stands for, as stock writes it.
+fn cost_multiplier(level: usize) -> String {
+    match i32::try_from(level) {
+        Ok(level) if level > 0 => (1.0 + 2f64.powi(level - 6)).to_string(),
+        _ => "1.0".to_owned(),
+    }
+}
+
 /// The backend of a running scheduler.
 pub struct CtxBackend {
     ctx: Arc<Ctx>,
@@ -74,12 +82,32 @@ impl Backend for CtxBackend {
         core.state.check_idle()
     }
 
-    fn stealing(&self, _: &Core) -> Vec<StealingMetrics> {
-        Vec::new()
+    fn stealing(&self, core: &Core) -> Vec<StealingMetrics> {
+        if !core.state.config.work_stealing {
+            return Vec::new();
+        }
+        let books = &core.state.stealing;
+        let levels = books.request_count.iter().zip(&books.request_cost);
+        levels
+            .enumerate()
+            .map(|(level, (requests, cost))| StealingMetrics {
+                cost_multiplier: cost_multiplier(level),
+                requests: *requests,
+                cost: *cost,
+            })
+            .collect()
     }
 
-    fn ticks(&self, _: &mut Core, _: bool) -> Ticks {
-        Ticks::default()
+    fn ticks(&self, core: &mut Core, reset: bool) -> Ticks {
+        let longest = core.turns.recent();
+        Ticks {
+            maximum_seconds: if reset {
+                core.turns.take_longest()
+            } else {
+                longest
+            },
+            count: core.turns.count,
+        }
     }
 
     fn semaphores(&self) -> Vec<SemaphoreMetrics> {
@@ -129,5 +157,16 @@ impl Backend for CtxBackend {
             ("reply", true.into()),
         ]);
         Box::pin(async move { self.ask_worker(&address, request).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cost_multiplier;
+
+    #[test]
+    fn levels_are_labelled_as_in_stock() {
+        let labels: Vec<String> = [0, 1, 5, 6, 14].map(cost_multiplier).into();
+        assert_eq!(labels, ["1.0", "1.03125", "1.5", "2", "257"]);
     }
 }

@@ -20,7 +20,7 @@ const MAX_STACKS: usize = 1_000;
 /// Turns of the core loop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ticks {
-    /// Longest turn since the last reset, seconds.
+    /// Longest turn: since the last reset if that is asked for, else of the last few seconds.
     pub maximum_seconds: f64,
     /// Turns so far.
     pub count: u64,
@@ -44,7 +44,7 @@ pub trait Backend: Send + Sync + 'static {
     fn check_idle(&self, core: &mut Core) -> Option<f64>;
     /// Figures of work stealing.
     fn stealing(&self, core: &Core) -> Vec<StealingMetrics>;
-    /// Turns of the core loop; `reset` forgets the maximum.
+    /// Turns of the core loop; `reset` asks for the maximum since the last reset.
     fn ticks(&self, core: &mut Core, reset: bool) -> Ticks;
     /// Figures of semaphores.
     fn semaphores(&self) -> Vec<SemaphoreMetrics>;

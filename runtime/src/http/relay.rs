@@ -5,8 +5,6 @@ use super::collect::{self, RawEvent, RawRecord};
 use super::view::StreamEvent;
 use crate::net::core::CoreHandle;
 use crate::protocol::Value;
-use crate::scheduler::State;
-use crate::scheduler::events::Event;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,11 +13,10 @@ use tokio::sync::broadcast;
 /// Events a slow listener may lag behind.
 const CAPACITY: usize = 8192;
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Topics of the event log that are passed on: who comes and goes; graphs.
+const TOPICS: [&str; 2] = ["all", "scheduler"];
 /// Records taken at once.
 const MAX_RECORDS: usize = 4096;
-
-/// The logs that stock's stream tells of: workers and clients, and graphs.
-const TOPICS: [&str; 2] = ["all", "scheduler"];
 
 /// Passes events to all listeners.
 pub(super) struct Relay {
@@ -95,45 +92,40 @@ fn take(
 ) -> (Position, Vec<RawEvent>, Vec<RawRecord>) {
     let state = &mut core.state;
     state.task_stream.start();
-    let mut position = from.clone();
-    let mut events = Vec::new();
-    for (name, last) in TOPICS.into_iter().zip(&mut position.events) {
-        let log: Vec<&Event> = state.events.topic(name).collect();
-        // A last event that is no longer in the log was overtaken by a whole log of new ones.
-        let seen = last
-            .as_ref()
-            .and_then(|last| log.iter().rposition(|event| Arc::ptr_eq(&event.msg, last)));
-        let topic: Arc<str> = name.into();
-        let raw = |event: &&Event| RawEvent {
-            time: event.time,
-            topic: client_of(state, event).unwrap_or_else(|| topic.clone()),
-            msg: event.msg.clone(),
-        };
-        events.extend(log[seen.map_or(0, |i| i + 1)..].iter().map(raw));
-        *last = log.last().map(|event| event.msg.clone());
-    }
+    let latest = TOPICS.map(|topic| {
+        let last = state.events.topic(topic).next_back();
+        last.map(|event| event.msg.clone())
+    });
     let Some(since) = from.record else {
-        position.record = Some(state.task_stream.index);
-        return (position, Vec::new(), Vec::new());
+        let start = Position {
+            record: Some(state.task_stream.index),
+            events: latest,
+        };
+        return (start, Vec::new(), Vec::new());
     };
     let (next, records) = collect::records(state, since, MAX_RECORDS);
-    position.record = Some(next);
-    (position, events, records)
-}
-
-/// The client that sent a graph: the event does not name it, but is in its log too.
-fn client_of(state: &State, event: &Event) -> Option<Arc<str>> {
-    if event.msg.get("action")?.as_str()? != "update-graph" {
-        return None;
+    let mut events = Vec::new();
+    for (name, seen) in TOPICS.iter().zip(&from.events) {
+        let topic: Arc<str> = (*name).into();
+        // A last event that is no longer in the log was overtaken by a whole log of new ones.
+        let unseen = |event: &&crate::scheduler::events::Event| {
+            seen.as_ref()
+                .is_none_or(|last| !Arc::ptr_eq(&event.msg, last))
+        };
+        let first = events.len();
+        let new = state.events.topic(name).rev().take_while(unseen);
+        events.extend(new.take(MAX_RECORDS).map(|event| RawEvent {
+            time: event.time,
+            topic: topic.clone(),
+            msg: event.msg.clone(),
+        }));
+        events[first..].reverse();
     }
-    let logged = |name: &str| {
-        state
-            .events
-            .topic(name)
-            .any(|other| Arc::ptr_eq(&other.msg, &event.msg))
+    let position = Position {
+        record: Some(next),
+        events: latest,
     };
-    let mut clients = state.all_clients().map(|(_, client)| &client.name);
-    clients.find(|name| logged(name)).cloned()
+    (position, events, records)
 }
 
 /// An entry of the event log that stock's stream tells of.
@@ -151,7 +143,7 @@ fn cluster_event(event: &RawEvent) -> Option<StreamEvent> {
         "remove-worker" => StreamEvent::RemoveWorker(text("worker")),
         "add-client" => StreamEvent::AddClient(text("client")),
         "remove-client" => StreamEvent::RemoveClient(text("client")),
-        "update-graph" => StreamEvent::UpdateGraph(event.topic.to_string()),
+        "update-graph" => StreamEvent::UpdateGraph(text("client")),
         "restart-workers" => StreamEvent::Restart,
         _ => return None,
     })

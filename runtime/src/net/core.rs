@@ -10,6 +10,7 @@ use crate::scheduler::{ClientId, Clock, Out, State, WorkerId};
 
 use super::encode;
 use super::stream::{Detached, Peer, Stream};
+use super::turns::Turns;
 
 /// A message for the core thread.
 pub(super) type Command = Box<dyn FnOnce(&mut Core) + Send>;
@@ -52,6 +53,8 @@ pub struct Core {
     pub client_buffer_limit: usize,
     /// The core thread ends once set and flushed.
     pub(super) stopping: bool,
+    /// How long its turns take.
+    pub turns: Turns,
     started: Instant,
     outbox: Vec<Out>,
 }
@@ -86,6 +89,7 @@ impl Core {
             limits,
             client_buffer_limit,
             stopping: false,
+            turns: Turns::default(),
             started: Instant::now(),
             outbox: Vec::new(),
         }
@@ -97,6 +101,12 @@ impl Core {
             wall: wall_time(),
             mono: self.started.elapsed().as_secs_f64(),
         };
+    }
+
+    /// Notes how long the turn took; called at its end.
+    pub(super) fn end_turn(&mut self) {
+        let now = self.started.elapsed().as_secs_f64();
+        self.turns.note(now, now - self.state.clock.mono);
     }
 
     /// Takes over a registered stream.

@@ -11,3 +11,4 @@ pub mod reactor;
 pub mod rpc;
 pub mod server;
 mod stream;
+pub mod turns;

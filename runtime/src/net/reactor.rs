@@ -100,6 +100,7 @@ impl Reactor {
                 .flatten()
                 .min_by(f64::total_cmp);
             self.drop_ended(&mut core)?;
+            core.end_turn();
             if core.stopping && core.streams.iter().flatten().all(|s| s.pending_bytes == 0) {
                 return Ok(());
             }

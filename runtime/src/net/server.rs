@@ -1,6 +1,5 @@
 //! The scheduler process, put together.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
@@ -212,7 +211,6 @@ impl Server {
             scatter_turn: AtomicUsize::new(0),
             replication: tokio::sync::Mutex::new(()),
             workers_changed: Notify::new(),
-            task_metadata: Mutex::new(HashMap::new()),
             config: config.clone(),
         });
         let core_thread = start_core(reactor, handle, &ctx, limits)?;

@@ -41,7 +41,7 @@ impl Broker {
     }
 
     /// Events of a topic, oldest first.
-    pub fn topic(&self, name: &str) -> impl Iterator<Item = &Event> {
+    pub fn topic(&self, name: &str) -> impl DoubleEndedIterator<Item = &Event> {
         self.topics.get(name).into_iter().flatten()
     }
 

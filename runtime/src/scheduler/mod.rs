@@ -12,7 +12,6 @@ pub mod client;
 pub mod config;
 pub mod cull;
 pub mod events;
-pub mod gaps;
 pub mod ids;
 pub mod membership;
 pub mod memory;
@@ -35,6 +34,7 @@ pub mod story;
 pub mod submit;
 pub mod tap;
 pub mod task;
+pub mod task_metadata;
 pub mod task_stream;
 #[cfg(test)]
 mod testbed;

@@ -106,6 +106,7 @@ impl State {
         let stimulus = self.stimulus("task-finished");
         self.shuffle_after_transition(&key, Memory, stimulus);
         let message = Some((&*address, raw));
+        self.metadata_transition(&key, Memory);
         self.tap_transition(&key, Processing, Memory, stimulus, message);
         self.transition_log
             .push(key, Processing, Memory, recs, stimulus, self.clock.wall);

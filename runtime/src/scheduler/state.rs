@@ -22,6 +22,7 @@ use super::stealing::Stealing;
 use super::story::TransitionLog;
 use super::tap::Tap;
 use super::task::{Group, N_STATES, Prefix, Task, TaskStateName};
+use super::task_metadata::TaskMetadata;
 use super::task_stream::TaskStream;
 use super::timers::Timers;
 use super::window::Window;
@@ -143,6 +144,8 @@ pub struct State {
     pub events: Broker,
     /// Records of finished tasks, once asked for.
     pub task_stream: TaskStream,
+    /// Metadata of tasks being collected.
+    pub(super) task_metadata: TaskMetadata,
     /// Who hears of every step.
     pub tap: Tap,
     /// Work stealing.
@@ -208,6 +211,7 @@ impl State {
             transition_log: TransitionLog::new(config.low_level_log_length),
             erred_tasks: VecDeque::new(),
             events: Broker::new(config.low_level_log_length),
+            task_metadata: TaskMetadata::default(),
             task_stream: TaskStream::new(config.task_stream_length),
             tap: Tap::default(),
             stealing: Stealing::new(),

@@ -57,6 +57,15 @@ pub enum Submitted {
     LostDependencies,
 }
 
+/// What is logged of a graph.
+struct GraphFigures {
+    tasks: usize,
+    new_tasks: usize,
+    collisions: usize,
+    materialize_s: f64,
+    order_s: f64,
+}
+
 impl State {
     /// Takes a graph. `order[i]` is the static order of task `i` (unused if the client gave one).
     pub fn update_graph(&mut self, sub: &Submission, graph: Graph, order: &[u32]) -> Submitted {
@@ -67,8 +76,9 @@ impl State {
             return Submitted::LostDependencies;
         };
         let before = self.n_known_tasks();
-        let ids = self.create_tasks(&graph, &index, &touched, sub, order);
+        let (ids, collisions) = self.create_tasks(&graph, &index, &touched, sub, order);
         let new_tasks = self.n_known_tasks() - before;
+        self.metadata_requested(&sub.keys);
         if let Some(sink) = &self.tap.graphs {
             sink(TapEvent::Graph {
                 client: self.client(sub.client).name.to_string(),
@@ -77,6 +87,13 @@ impl State {
                 stimulus: stimulus.to_string(),
             });
         }
+        let figures = GraphFigures {
+            tasks: ids.len(),
+            new_tasks,
+            collisions,
+            materialize_s: graph.materialize_seconds,
+            order_s: graph.order_seconds,
+        };
         drop(index);
         drop(graph);
 
@@ -118,26 +135,37 @@ impl State {
         }
         self.run_transitions(stimulus);
         self.queue_slots_maybe_opened();
-        self.log_update_graph(&client_name, ids.len(), new_tasks, sub, stimulus);
+        self.log_update_graph(&client_name, &figures, sub.start, stimulus);
         Submitted::Ok { new_tasks }
     }
 
     fn log_update_graph(
         &mut self,
         client: &str,
-        tasks: usize,
-        new_tasks: usize,
-        sub: &Submission,
+        figures: &GraphFigures,
+        start: f64,
         stimulus: super::out::Stimulus,
     ) {
+        let seconds = (self.clock.wall - start).max(0.0);
+        let rest = seconds - figures.materialize_s - figures.order_s;
         let metrics = Value::map([
-            ("tasks", tasks.into()),
-            ("new_tasks", new_tasks.into()),
-            ("key_collisions", 0.into()),
-            ("start_timestamp_seconds", sub.start.into()),
-            ("duration_seconds", (self.clock.wall - sub.start).into()),
+            ("tasks", figures.tasks.into()),
+            ("new_tasks", figures.new_tasks.into()),
+            ("key_collisions", figures.collisions.into()),
+            ("start_timestamp_seconds", start.into()),
+            (
+                "materialization_duration_seconds",
+                figures.materialize_s.into(),
+            ),
+            ("ordering_duration_seconds", figures.order_s.into()),
+            (
+                "state_initialization_duration_seconds",
+                rest.max(0.0).into(),
+            ),
+            ("duration_seconds", seconds.into()),
         ]);
         let fields = [
+            ("client", Value::from(client)),
             ("stimulus_id", Value::from(stimulus.to_string().as_str())),
             ("metrics", metrics),
             ("status", "OK".into()),
@@ -200,7 +228,7 @@ impl State {
         touched: &[u32],
         sub: &Submission,
         order: &[u32],
-    ) -> Vec<TaskId> {
+    ) -> (Vec<TaskId>, usize) {
         const NONE: TaskId = TaskId(u32::MAX);
         let n = graph.keys.len();
         let mut ids = vec![NONE; n + graph.externals.len()];
@@ -243,7 +271,8 @@ impl State {
         }
         self.annotate(graph, &ids, &fresh);
         self.set_priorities(sub, graph, index, touched, &ids, order);
-        touched.iter().map(|i| ids[*i as usize]).collect()
+        let touched = touched.iter().map(|i| ids[*i as usize]).collect();
+        (touched, collided.iter().filter(|c| **c).count())
     }
 
     /// Whether a known task's dependencies differ from those of its namesake in a new graph; the new ones are ignored.

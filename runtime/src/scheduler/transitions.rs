@@ -156,6 +156,7 @@ impl State {
             None => Forgotten,
         };
         self.shuffle_after_transition(&key, finish, stimulus);
+        self.metadata_transition(&key, finish);
         self.tap_transition(&key, logged_start, finish, stimulus, None);
         let recs = self.recs.get(recs_before..).unwrap_or(&[]);
         let recs = recs

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::broadcast::{OnError, ask_all, collect, targets};
 use super::query::error_value;
-use super::{Ctx, Reply, RpcError, arg, arg_bool, arg_keys, arg_seconds, arg_str, lock, str_list};
+use super::{Ctx, Reply, RpcError, arg, arg_bool, arg_keys, arg_seconds, arg_str, str_list};
 use crate::net::core::wall_time;
 use crate::protocol::{Key, Reader, Value};
 use crate::scheduler::task_stream::Record;
@@ -392,24 +392,19 @@ pub(super) async fn task_stream_index(ctx: &Arc<Ctx>) -> Reply {
 
 pub(super) async fn start_task_metadata(ctx: &Arc<Ctx>, req: &Value) -> Reply {
     let name = arg_str(req, "name").unwrap_or_default().to_string();
-    let since = ctx
-        .core
-        .call(|core| core.state.start_collecting_metadata())
-        .await?;
-    lock(&ctx.task_metadata).insert(name, since);
+    ctx.core
+        .call(move |core| core.state.start_collecting_metadata(&name))
+        .await?
+        .map_err(|e| RpcError::value(e.to_string()))?;
     Ok(Value::Nil)
 }
 
 pub(super) async fn stop_task_metadata(ctx: &Arc<Ctx>, req: &Value) -> Reply {
     let name = arg_str(req, "name").unwrap_or_default().to_string();
-    let Some(since) = lock(&ctx.task_metadata).remove(&name) else {
-        let text = "start_task_metadata must be called before stop_task_metadata";
-        return Err(RpcError::value(text));
-    };
-    Ok(ctx
-        .core
-        .call(move |core| core.state.stop_collecting_metadata(since))
-        .await?)
+    ctx.core
+        .call(move |core| core.state.stop_collecting_metadata(&name))
+        .await?
+        .map_err(|e| RpcError::value(e.to_string()))
 }
 
 // ---- whole state

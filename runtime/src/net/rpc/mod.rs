@@ -12,7 +12,6 @@ mod query;
 mod register;
 mod shuffle;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, broadcast as channel, watch};
@@ -95,8 +94,6 @@ pub struct Ctx {
     pub replication: tokio::sync::Mutex<()>,
     /// Wakes whoever waits for workers.
     pub workers_changed: Notify,
-    /// `start_task_metadata`: name and time.
-    pub task_metadata: Mutex<HashMap<String, f64>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
