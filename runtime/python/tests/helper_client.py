@@ -11,10 +11,12 @@ from pathlib import Path
 
 import msgpack
 from distributed.protocol.core import loads as load_message
-from oxidask.graph.specs import AFTER, WHOLE
-from oxidask.graph.wire import Channel
 
 SOURCES = Path(__file__).parent.parent
+sys.path.insert(0, str(SOURCES))
+
+from oxidask.graph.specs import AFTER, WHOLE  # noqa: E402
+from oxidask.graph.wire import Channel  # noqa: E402
 
 
 class HelperError(Exception):

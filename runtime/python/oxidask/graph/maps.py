@@ -11,13 +11,13 @@ from dask._task_spec import GraphNode, Task, parse_input
 from dask.sizeof import sizeof
 from distributed.client import _MapExpr
 
-from .specs import _get
+from .specs import HAS_MEMO, _get
 from .wire import pack
 
 #: Exact types that the scheduler can write as pickle opcodes. None of them is touched by ``parse_input``.
 PLAIN = {int, float, str, bytes, bool, type(None)}
 _SLOTS = ("_data_producer", "_dependencies", "_is_coro", "_repr", "_token", "args", "func", "key", "kwargs")
-_SLOTS_AS_EXPECTED = tuple(Task.get_all_slots()) == _SLOTS
+_POSSIBLE = HAS_MEMO and tuple(Task.get_all_slots()) == _SLOTS
 #: Pickle of False, an empty frozenset, None, None, None: the state's slots before the arguments.
 _BEFORE_ARGS = b"(\x89(\x91NNN"
 
@@ -36,7 +36,7 @@ class PlainMap:
 
 def plain_map(expr, pickler):
     """The map as columns, or None if it needs the general way."""
-    if type(expr) is not _MapExpr or not _SLOTS_AS_EXPECTED or not expr.iterables:
+    if type(expr) is not _MapExpr or not _POSSIBLE or not expr.iterables:
         return None
     kwargs = expr.kwargs or {}
     for value in kwargs.values():

@@ -58,6 +58,9 @@ def _container_reducer(cls):
     return reduce
 
 
+#: Templates rest on the memo of CPython's C pickler. Elsewhere every task is pickled as stock does it.
+HAS_MEMO = Pickler.__module__ == "_pickle"
+
 #: The nodes' own ``__reduce__``/``__getstate__``, without the generator expressions.
 _REDUCERS = {
     Task: _reduce_task,
@@ -191,6 +194,8 @@ class SpecPickler:
         """Write ``node``'s part and return its template's number, or WHOLE."""
         if type(node) is not Task:
             return self._dump_other(node)
+        if not HAS_MEMO:
+            return self._dump_stock(node)
         kind = _kind(node)
         known = self.kinds.get(kind)
         if type(known) is Template:
