@@ -242,15 +242,15 @@ class MirrorScheduler(Scheduler):
     @property
     def workers(self):
         records = self.worker_records()
-        if ("workers",) not in self._cache:
+        if ("worker views",) not in self._cache:
             known, self._workers = self._workers, {}
             for address, record in records.items():
                 view = known.get(address)
                 if view is None or view.server_id != record["server_id"]:
                     view = views.WorkerView(self, record)
                 self._workers[address] = view
-            self._cache[("workers",)] = SortedDict(self._workers)
-        return self._cache[("workers",)]
+            self._cache[("worker views",)] = SortedDict(self._workers)
+        return self._cache[("worker views",)]
 
     @property
     def clients(self):

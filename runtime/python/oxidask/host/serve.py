@@ -1,29 +1,21 @@
 """The host process: operations, each in a task of its own, until the scheduler closes the socket."""
 
 import asyncio
+import contextlib
+import inspect
 import logging
 import os
 import pickle
 import shutil
 import sys
 
+from dask.utils import parse_timedelta
 from distributed.core import error_message
 
 from .link import Link, decode
 from .shuffle import run_spec
 
 logger = logging.getLogger("oxidask.host")
-
-
-class FeedComm:
-    """What the stock feed writes to: every value waits until the connection has taken the one before."""
-
-    def __init__(self, link, number):
-        self.link = link
-        self.number = number
-
-    async def write(self, msg, **kwargs):
-        await self.link.ask_async("item", str(self.number), msg)
 
 
 class Host:
@@ -36,7 +28,8 @@ class Host:
 
         self.link = link
         self.tasks = {}
-        self.tapped = None
+        self.tapped = {"transitions": False, "log": False, "graphs": False}
+        self.listeners = 0
         self.sys_path = list(sys.path)
         self.mirror = MirrorScheduler(link, self.plugins_changed)
         self.events = Events(self.mirror)
@@ -82,10 +75,23 @@ class Host:
         """Tell the scheduler which events are wanted now."""
         from .events import wants
 
-        wanted = wants(self.mirror.plugins.values())
+        wanted = {name: bool(self.listeners) or some for name, some in wants(self.mirror.plugins.values()).items()}
         if wanted != self.tapped:
             self.tapped = wanted
             self.link.ask("tap", "", wanted)
+            # What was read before may have changed before events were on: it must be read again.
+            self.mirror.forget()
+
+    @contextlib.contextmanager
+    def listening(self):
+        """All events while a plugin is being made: it may look at the state first and be added later."""
+        self.listeners += 1
+        self.plugins_changed()
+        try:
+            yield
+        finally:
+            self.listeners -= 1
+            self.plugins_changed()
 
     def share_sys_path(self):
         """What functions and plugins put on ``sys.path`` is for graphs, too."""
@@ -116,8 +122,8 @@ class Host:
         idempotent = args.get("idempotent")
         if idempotent is None:
             idempotent = getattr(plugin, "idempotent", False)
-        self.mirror.forget()
-        await self.mirror.register_scheduler_plugin(plugin, name=name, idempotent=idempotent)
+        with self.listening():
+            await self.mirror.register_scheduler_plugin(plugin, name=name, idempotent=idempotent)
         return name
 
     async def op_unregister_scheduler_plugin(self, args):
@@ -125,10 +131,25 @@ class Host:
         await self.mirror.unregister_scheduler_plugin(args["name"])
 
     async def op_feed(self, args, number):
-        """Call a function again and again and pass its values on."""
-        names = ("function", "setup", "teardown", "interval")
-        kwargs = {k: args[k] for k in names if args.get(k) is not None}
-        await self.mirror.feed(FeedComm(self.link, number), **kwargs)
+        """Call a function again and again and pass its values on, as the stock ``Scheduler.feed``."""
+        interval = parse_timedelta(args.get("interval") or "1s")
+        names = ("function", "setup", "teardown")
+        function, setup, teardown = (pickle.loads(args[n]) if args.get(n) else None for n in names)
+        state = None
+        if setup:
+            with self.listening():
+                state = setup(self.mirror)
+                if inspect.isawaitable(state):
+                    state = await state
+        try:
+            while True:
+                value = function(self.mirror) if state is None else function(self.mirror, state)
+                # Waits until the connection has taken the value before.
+                await self.link.ask_async("item", str(number), value)
+                await asyncio.sleep(interval)
+        finally:
+            if teardown:
+                teardown(self.mirror, state)
 
     async def op_performance_report(self, args):
         """The stock report as HTML."""
