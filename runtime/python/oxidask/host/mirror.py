@@ -6,6 +6,7 @@ scheduler. What code changes goes through the scheduler's own operations.
 """
 
 import asyncio
+import contextlib
 import os
 import tempfile
 import weakref
@@ -29,6 +30,10 @@ from . import remote, views
 MANY_MISSES = 256
 #: Of more tasks than this all are never loaded because of that.
 MANY_TASKS = 500_000
+#: Up to so many tasks a function sees all of them as of one moment; of more, each as of when it looks.
+AT_ONCE = 5_000
+#: The same while a plugin is made: what it counts at first must fit the events that come then.
+AT_ONCE_FOR_PLUGINS = 200_000
 #: Extensions of a stock scheduler. They are the scheduler's own here.
 EXTENSIONS = (
     "locks multi_locks publish replay-tasks queues variables semaphores events amm memory_sampler shuffle spans stealing"
@@ -99,6 +104,7 @@ class MirrorScheduler(Scheduler):
         self._all_loaded = False
         self._misses = 0
         self._hint = ()
+        self.limits = []
         self._tasks = weakref.WeakValueDictionary()
         self._workers = {}
         self._collections = {}
@@ -165,7 +171,8 @@ class MirrorScheduler(Scheduler):
             if self._all_loaded:
                 return None
         self._misses += 1
-        if self._misses == MANY_MISSES and self.info["n_tasks_known"] < MANY_TASKS:
+        n = self.info["n_tasks_known"]
+        if n <= max(self.limits, default=0) or (self._misses == MANY_MISSES and n < MANY_TASKS):
             self.load_all_tasks()
         else:
             self._will_forget()
@@ -186,6 +193,15 @@ class MirrorScheduler(Scheduler):
             self._records = {}
             self._add_records(self.link.ask("snapshot", "tasks", {"keys": None}))
             self._all_loaded = True
+
+    @contextlib.contextmanager
+    def seen_at_once(self, limit):
+        """All tasks are read together, if they are at most ``limit``."""
+        self.limits.append(limit)
+        try:
+            yield
+        finally:
+            self.limits.remove(limit)
 
     def expect(self, keys):
         """Tasks that code will probably look at next: they are read together."""

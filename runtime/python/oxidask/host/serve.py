@@ -85,10 +85,14 @@ class Host:
     @contextlib.contextmanager
     def listening(self):
         """All events while a plugin is being made: it may look at the state first and be added later."""
+        from .mirror import AT_ONCE_FOR_PLUGINS
+
         self.listeners += 1
         self.plugins_changed()
+        self.mirror.forget()
         try:
-            yield
+            with self.mirror.seen_at_once(AT_ONCE_FOR_PLUGINS):
+                yield
         finally:
             self.listeners -= 1
             self.plugins_changed()
@@ -108,9 +112,12 @@ class Host:
 
     async def op_run_function(self, args):
         """``Client.run_on_scheduler``."""
+        from .mirror import AT_ONCE
+
         self.mirror.forget()
         names = ("function", "args", "kwargs", "wait")
-        return await self.mirror.run_function(None, **{k: args[k] for k in names if args.get(k) is not None})
+        with self.mirror.seen_at_once(AT_ONCE):
+            return await self.mirror.run_function(None, **{k: args[k] for k in names if args.get(k) is not None})
 
     async def op_register_scheduler_plugin(self, args):
         """Register a plugin; the name under which it is known."""

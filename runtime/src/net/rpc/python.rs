@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Ctx, Reply, RpcError, arg, arg_seconds};
 use crate::graph::{Graph, GraphError, GraphPool, GraphRequest, OrderFn, Structure};
-use crate::host::Host;
+use crate::host::{Host, HostEvent};
 use crate::net::core::{Core, wall_time};
 use crate::protocol::{Key, Value};
 use crate::scheduler::{Actors, ClientId, ErrorPayload, Failure, Submission, order};
@@ -35,7 +35,11 @@ impl Python {
     }
 
     /// All tasks were cleared.
-    pub fn restarted(&self) {}
+    pub fn restarted(&self) {
+        let msg = Value::map([("action", "restart".into())]);
+        let topic = "all".to_string();
+        self.host.event(HostEvent::Log { topic, msg });
+    }
 }
 
 /// Operations that only Python can answer; None if the operation is unknown.
