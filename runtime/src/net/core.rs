@@ -110,11 +110,11 @@ impl Core {
     }
 
     /// Takes over a registered stream.
-    pub fn adopt(&mut self, detached: Detached, peer: Peer2) {
+    pub fn adopt(&mut self, detached: Detached, peer: Registered) {
         self.dispatch_out();
         let peer = match peer {
-            Peer2::Worker(id) => Peer::Worker(id),
-            Peer2::Client(id) => Peer::Client(id),
+            Registered::Worker(id) => Peer::Worker(id),
+            Registered::Client(id) => Peer::Client(id),
         };
         let stream = Stream::new(detached, peer, FrameDecoder::new(self.limits));
         let token = match self.free.pop() {
@@ -338,7 +338,7 @@ impl Core {
 
 /// Whose stream is adopted.
 #[derive(Clone, Copy, Debug)]
-pub enum Peer2 {
+pub enum Registered {
     /// A registered worker.
     Worker(WorkerId),
     /// A registered client.

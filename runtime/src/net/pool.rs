@@ -42,6 +42,9 @@ pub enum CallError {
     },
 }
 
+/// A message to be written after the reply, if the reply satisfies the function.
+type Ack<'a> = (&'a Value, fn(&Value) -> bool);
+
 /// The pool.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
@@ -166,7 +169,7 @@ impl Pool {
         &self,
         address: &str,
         request: &Value,
-        ack: Option<(&Value, fn(&Value) -> bool)>,
+        ack: Option<Ack<'_>>,
     ) -> Result<Value, CallError> {
         let lost = |error: ConnError| CallError::Lost {
             address: address.to_string(),

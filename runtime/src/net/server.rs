@@ -121,7 +121,6 @@ fn core_config(c: &SchedulerConfig) -> CoreConfig {
         no_workers_timeout: c.no_workers_timeout.map(|s| s.0),
         idle_timeout: c.idle_timeout.map(|s| s.0),
         worker_ttl: c.worker_ttl.map(|s| s.0),
-        ..CoreConfig::default()
     }
 }
 

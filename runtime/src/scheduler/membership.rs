@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::ids::{TaskId, WorkerId};
 use super::out::{Out, ToWorker};
-use super::pickles;
 use super::state::State;
 use super::task::{ErrorPayload, Failure, TaskStateName};
 use super::transitions::ErredArgs;
 use super::worker::{Status, Worker, WorkerInfo, WorkerMetrics};
+use crate::protocol::pickle::write;
 use crate::protocol::{Key, Value};
 
 use TaskStateName::{Erred, Forgotten, Processing, Released};
@@ -332,7 +332,9 @@ impl State {
         );
         tracing::error!(key = %key, "task marked as failed because {suspicious} workers died while trying to run it");
         let failure = Arc::new(Failure {
-            exception: ErrorPayload::Pickle(pickles::killed_worker(&key, &address, allowed).into()),
+            exception: ErrorPayload::Pickle(
+                write::killed_worker(&key, &address, allowed.into()).into(),
+            ),
             traceback: ErrorPayload::Nil,
             exception_text: format!("KilledWorker({text:?})"),
             traceback_text: String::new(),

@@ -17,7 +17,6 @@ pub mod membership;
 pub mod memory;
 pub mod order;
 pub mod out;
-pub(crate) mod pickles;
 mod placement;
 mod queue;
 pub mod rebalance;

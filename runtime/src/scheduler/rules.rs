@@ -2,10 +2,10 @@
 
 use super::ids::{TaskId, WorkerId};
 use super::out::{Stimulus, ToClient, ToWorker};
-use super::pickles;
 use super::state::{ErredTask, FIRE_AND_FORGET, State};
 use super::task::{ErrorPayload, Failure, TaskStateName};
 use super::transitions::ErredArgs;
+use crate::protocol::pickle::write;
 use std::sync::Arc;
 
 use TaskStateName::{Erred, Forgotten, Memory, NoWorker, Processing, Queued, Released, Waiting};
@@ -167,7 +167,7 @@ impl State {
         }
         tracing::error!("{msg}");
         let failure = Arc::new(Failure {
-            exception: ErrorPayload::Pickle(pickles::memory_error(&msg).into()),
+            exception: ErrorPayload::Pickle(write::memory_error(&msg).into()),
             traceback: ErrorPayload::Nil,
             exception_text: format!("MemoryError({msg:?})"),
             traceback_text: String::new(),
@@ -513,7 +513,7 @@ impl State {
         start
     }
 
-    pub(super) fn to_forgotten(
+    pub(super) fn forget(
         &mut self,
         id: TaskId,
         start: TaskStateName,
@@ -608,7 +608,7 @@ impl State {
 fn actor_lost() -> Arc<Failure> {
     let text = "Worker holding Actor was lost";
     Arc::new(Failure {
-        exception: ErrorPayload::Pickle(pickles::runtime_error(text).into()),
+        exception: ErrorPayload::Pickle(write::runtime_error(text).into()),
         traceback: ErrorPayload::Nil,
         exception_text: format!("RuntimeError('{text}')"),
         traceback_text: String::new(),

@@ -6,11 +6,10 @@ use super::ids::{ClientId, TaskId};
 use super::state::State;
 use super::tap::TapEvent;
 use super::task::{Priority, Restrictions, TaskStateName};
-use super::transitions::ErredArgs;
 use crate::graph::{DATA_PRODUCER, Graph, P2P_BARRIER};
 use crate::protocol::{Key, Value};
 
-use TaskStateName::{Erred, Memory, Released, Waiting};
+use TaskStateName::{Erred, Released, Waiting};
 
 /// Which tasks of a graph hold actors.
 #[derive(Clone, Debug, Default)]
@@ -524,18 +523,6 @@ impl State {
             ("status", "error".into()),
         ];
         self.log_action(&["scheduler", &name], "update-graph", &fields);
-    }
-
-    /// As in stock: whether a task is in memory or failed and a client should hear of it again.
-    pub fn is_done(&self, id: TaskId) -> bool {
-        matches!(self.task(id).state, Memory | Erred)
-    }
-
-    /// Moves one task by hand (tests and the shuffle extension).
-    pub(super) fn force(&mut self, id: TaskId, target: TaskStateName) {
-        let stimulus = self.stimulus("force");
-        self.transition(id, target, stimulus, &ErredArgs::default());
-        self.run_transitions(stimulus);
     }
 }
 

@@ -122,7 +122,7 @@ impl State {
             (Processing, Erred) => self.processing_erred(id, start, args),
             (Memory, Released) => self.memory_released(id, start, stimulus),
             (Memory, Erred) => self.memory_erred(id, start, stimulus),
-            (Memory, Forgotten) | (Released, Forgotten) => self.to_forgotten(id, start, stimulus),
+            (Memory, Forgotten) | (Released, Forgotten) => self.forget(id, start, stimulus),
             (Released, Erred) => self.released_erred(id, start),
             (Erred, Released) => self.erred_released(id, start, stimulus),
             (s, t) if s != Released && t != Released => {
@@ -139,7 +139,7 @@ impl State {
                     match then {
                         Waiting => self.released_waiting(id, Released),
                         Erred => self.released_erred(id, Released),
-                        Forgotten => self.to_forgotten(id, Released, stimulus),
+                        Forgotten => self.forget(id, Released, stimulus),
                         _ => Released,
                     }
                 } else {

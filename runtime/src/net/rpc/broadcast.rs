@@ -8,6 +8,7 @@ use super::query::pick;
 use super::{Ctx, Reply, RpcError, arg, arg_bool, arg_str, str_list};
 use crate::net::pool::CallError;
 use crate::protocol::Value;
+use crate::protocol::pickle::write;
 
 /// Peers asked at the same time.
 const PARALLEL: usize = 256;
@@ -130,7 +131,7 @@ pub(super) fn collect(
             (Err(_), OnError::Ignore) => continue,
             (Err(e), OnError::Return) => RpcError::from(e).into_reply(),
             (Err(e), OnError::ReturnPickle) => {
-                let pickle = crate::scheduler::pickles::builtin("OSError", &e.to_string());
+                let pickle = write::generic("builtins", "OSError", &[e.to_string().into()]);
                 Value::Bin(pickle.into())
             }
         };

@@ -2,8 +2,8 @@
 
 use crate::net::core::Closed;
 use crate::net::pool::CallError;
+use crate::protocol::pickle::write;
 use crate::protocol::{DecodeError, Value, error_message};
-use crate::scheduler::pickles::builtin;
 
 /// What a handler raises.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl RpcError {
     pub fn builtin(class: &str, text: impl Into<String>) -> Self {
         let text = text.into();
         Self::Exception {
-            pickle: builtin(class, &text),
+            pickle: write::generic("builtins", class, &[text.as_str().into()]),
             text: format!("{class}({text:?})"),
         }
     }

@@ -27,9 +27,9 @@ use crate::protocol::{Key, Limits, Value};
 pub(crate) use diagnostics::failure_values;
 pub use error::RpcError;
 pub(crate) use host::Backend;
-pub(crate) use lifecycle::{restart_named, retire};
+pub(crate) use lifecycle::restart_named;
 pub(crate) use python::{Python, update_graph};
-pub(crate) use register::{identity, worker_identity};
+pub(crate) use register::identity;
 
 /// The result of a handler.
 pub type Reply = Result<Value, RpcError>;

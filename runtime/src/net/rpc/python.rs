@@ -159,7 +159,7 @@ fn submission(client: ClientId, message: &Value, start: f64) -> Result<Submissio
     let keys = super::need_keys(message, "keys")?;
     let internal_priority = match arg(message, "internal_priority").and_then(Value::as_map) {
         None => None,
-        Some(map) if map.is_empty() => None,
+        Some([]) => None,
         Some(map) => {
             let mut list = Vec::with_capacity(map.len());
             for (key, p) in map {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Ctx, Identity, Reply, RpcError, arg, arg_bool, arg_str, lock, text_of};
 use crate::net::conn::{ConnError, Connection};
-use crate::net::core::{Peer2, wall_time};
+use crate::net::core::{Registered, wall_time};
 use crate::protocol::{Key, Value, versions};
 use crate::scheduler::membership::RegisterError;
 use crate::scheduler::{State, Status, WorkerId, WorkerInfo, WorkerMetrics, heartbeat_interval};
@@ -100,7 +100,7 @@ pub(super) async fn client(
             core.drop_client(old);
         }
         let id = core.state.add_client(&name, versions);
-        core.adopt(detached, Peer2::Client(id));
+        core.adopt(detached, Registered::Client(id));
     });
     Ok(())
 }
@@ -229,7 +229,7 @@ pub(super) async fn worker(
         if !core.state.is_registered(id) {
             return;
         }
-        core.adopt(detached, Peer2::Worker(id));
+        core.adopt(detached, Registered::Worker(id));
         core.state.set_worker_status(id, status);
     });
     Ok(())
