@@ -20,6 +20,9 @@ const SORT_VICTIMS: usize = 20;
 /// thieves. A round that is cut short goes on a second later; it must not hold up everything else meanwhile.
 const STEPS: usize = 300_000;
 
+/// Tasks per thread that a thief may have when it takes them from a worker that runs none.
+const STUCK_TASKS: usize = 16;
+
 /// Requests described in the event of a round.
 const LOGGED_REQUESTS: usize = 1000;
 
@@ -151,7 +154,8 @@ impl State {
         }
     }
 
-    /// Workers that may give up tasks, the busiest first.
+    /// Workers that may give up tasks, the busiest first. Then those that are paused or leave: what they have not started
+    /// would otherwise wait until they run again or are gone (stock Dask leaves it there).
     fn victims(&self, round: &Round) -> Vec<WorkerId> {
         let occupancy = |w: &WorkerId| self.combined_occupancy(round, *w);
         let busiest_first = |a: &WorkerId, b: &WorkerId| occupancy(b).total_cmp(&occupancy(a));
@@ -173,6 +177,12 @@ impl State {
         if victims.len() < SORT_VICTIMS {
             victims.sort_by(busiest_first);
         }
+        if self.running.len() < self.live_workers.len() {
+            let stuck =
+                |w: &WorkerId| !self.worker(*w).running() && !self.worker(*w).processing.is_empty();
+            victims.retain(|w| !stuck(w));
+            victims.extend(self.live_workers.iter().filter(stuck));
+        }
         victims
     }
 
@@ -193,7 +203,8 @@ impl State {
             {
                 continue;
             }
-            if let Some(level) = self.steal_level(round, id) {
+            let stuck = (!worker.running()).then_some(STEAL_LEVELS - 1);
+            if let Some(level) = self.steal_level(round, id).or(stuck) {
                 levels[level].push(id);
             }
         }
@@ -239,9 +250,9 @@ impl State {
         let occ_victim = self.combined_occupancy(round, victim);
         let compute = self.prefix_duration(self.task(id).prefix);
         let comm_victim = self.comm_cost(id, victim);
-        if occ_thief + self.comm_cost(id, thief) + compute
-            > occ_victim - (comm_victim + compute) / 2.0
-        {
+        let stays = occ_thief + self.comm_cost(id, thief) + compute
+            > occ_victim - (comm_victim + compute) / 2.0;
+        if stays && self.worker(victim).running() {
             return;
         }
         self.request_steal(id, victim, thief);
@@ -262,7 +273,9 @@ impl State {
         }
         round.remove(thief);
         let occ_thief = self.combined_occupancy(round, thief);
-        if self.is_unoccupied(thief, occ_thief, self.combined_tasks(thief)) {
+        let (tasks, nthreads) = (self.combined_tasks(thief), self.worker(thief).info.nthreads);
+        let takes_stuck = !self.worker(victim).running() && tasks < STUCK_TASKS * nthreads as usize;
+        if takes_stuck || self.is_unoccupied(thief, occ_thief, tasks) {
             round.insert(self.as_thief(round, thief));
         }
     }

@@ -5,6 +5,7 @@ use super::ids::WorkerId;
 use super::out::ToWorker;
 use super::task::TaskStateName;
 use super::testbed::Bed;
+use super::worker::Status;
 
 fn no_queue() -> Bed {
     Bed::with(CoreConfig {
@@ -202,6 +203,26 @@ fn the_thief_that_holds_the_input_is_preferred() {
     let (_, key, stimulus) = requests(&mut bed).remove(0);
     answer(&mut bed, a, &key, Some("ready"), &stimulus);
     assert_eq!(bed.on(&key), Some(c));
+}
+
+#[test]
+fn a_paused_worker_gives_up_what_it_has_not_started() {
+    let mut bed = no_queue();
+    let a = bed.worker(1);
+    bed.map("x", 2);
+    bed.finish_with("x-0", 8, 0.001);
+    bed.graph(&[("x-2", &[]), ("x-3", &[])]);
+    let b = bed.worker(1);
+    bed.sent();
+    bed.state.stealing_balance();
+    assert!(requests(&mut bed).is_empty(), "too little work to move any");
+    bed.state.set_worker_status(a, Status::Paused);
+    bed.state.stealing_balance();
+    let asked = requests(&mut bed);
+    assert_eq!(asked.len(), 3);
+    let (_, key, stimulus) = &asked[0];
+    answer(&mut bed, a, key, Some("ready"), stimulus);
+    assert_eq!(bed.on(key), Some(b));
 }
 
 #[test]

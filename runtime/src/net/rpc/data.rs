@@ -400,7 +400,15 @@ async fn replicate_keys(
             )
         });
         let plan = plan.await?;
+        if plan.no_workers {
+            return Err(RpcError::value("Can not use replicate to delete data"));
+        }
         if !plan.missing.is_empty() {
+            if round > 0 {
+                // Released by everyone while copies were made.
+                failed.extend(plan.missing);
+                continue;
+            }
             let keys = Value::Array(plan.missing.iter().map(Key::to_value).collect());
             return Ok(Value::map([
                 ("status", "partial-fail".into()),
