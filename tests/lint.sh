@@ -18,4 +18,4 @@ fi
 "$deny" --all-features check licenses bans sources
 
 "$venv/bin/ruff" check .
-"$venv/bin/ruff" format --check .
+"$venv/bin/ruff" format --check tests

@@ -35,10 +35,13 @@ PAPER_QUICK = ["tree-13", "xarray-5", "bag-wordcount-200", "numpy-4000-20"]
 class Row:
     """One line of the table: `measure(side, quick)` gives the numbers of one run, `shown` are those printed."""
 
-    what: str
+    what: object  # text, or a function of `quick` that gives it
     measure: object
     shown: dict[str, str]
     both: bool = True
+
+    def title(self, quick: bool) -> str:
+        return self.what(quick) if callable(self.what) else self.what
 
 
 def sized(full: int, quick: int):
@@ -47,7 +50,11 @@ def sized(full: int, quick: int):
 
 def zero_row(kind: str, full: int, quick: int, fakes: int, shown: dict[str, str], saturation: str = "1.1", **kw) -> Row:
     wanted = sized(full, quick)
-    label = f"zero workers: {kind} {full:,}, {fakes} workers" + ("" if saturation == "1.1" else f", sat. {saturation}")
+
+    def label(is_quick: bool) -> str:
+        policy = "" if saturation == "1.1" else f", saturation {saturation}"
+        return f"zero workers: {kind} {wanted(is_quick):,}, {fakes} workers{policy}"
+
     return Row(label, lambda side, is_quick: zero(side, kind, wanted(is_quick), fakes, saturation), shown, **kw)
 
 
@@ -72,7 +79,7 @@ ROWS = {
     "M1a": zero_row("array", 207, 90, 24, MEMORY),
     "M2": zero_row("map", 100_000, 20_000, 24, REST),
     "E1": Row(
-        "two stock workers: map 50,000 + gather",
+        "two stock workers: map 50,000 (quick: 5,000) + gather",
         lambda side, q: map_gather(side, 5_000 if q else 50_000),
         {"tasks_per_s": "tasks/s", **CPU},
     ),
@@ -104,10 +111,10 @@ def number(x: float) -> str:
     return f"{x:.1f}" if x >= 10 else f"{x:.3g}"
 
 
-def table(name: str, row: Row, results: dict[str, list[dict]], limit: float) -> list[str]:
+def table(name: str, row: Row, results: dict[str, list[dict]], limit: float, quick: bool) -> list[str]:
     kept = {side: [r for r in runs if r.get("other_load", 0) <= limit] for side, runs in results.items()}
     count = " ".join(f"{side} {len(kept[side])}/{len(results[side])}" for side in results)
-    lines = [f"\n{name}  {row.what}   (runs kept: {count})"]
+    lines = [f"\n{name}  {row.title(quick)}   (runs kept: {count})"]
     for key, label in row.shown.items():
         medians = {s: statistics.median(r[key] for r in runs) for s, runs in kept.items() if runs and key in runs[0]}
         if not medians:
@@ -134,7 +141,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.list:
         for name, row in ROWS.items():
-            print(f"{name:4} {row.what}")
+            print(f"{name:4} {row.title(args.quick)}")
         return 0
     warnings.simplefilter("ignore")
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -164,7 +171,7 @@ def main() -> int:
                 with open(raw, "a") as f:
                     f.write(json.dumps({"row": name, "side": side.name, "quick": args.quick, **found}) + "\n")
         print("\r\033[K", end="", file=sys.stderr)
-        print("\n".join(table(name, row, results, args.max_other_load)), flush=True)
+        print("\n".join(table(name, row, results, args.max_other_load, args.quick)), flush=True)
     print(f"\nRaw numbers: {raw}; failed runs: {failed}")
     return 1 if failed else 0
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import random
 import resource
 import socket
@@ -23,7 +24,7 @@ def victim():
     """A cluster of this module's own: one worker, and a client that has to be served throughout."""
     from harness import Cluster
 
-    with Cluster(1) as cluster, cluster.client() as client:
+    with Cluster(1, config={"oxidask.client-buffer-limit": "32MiB"}) as cluster, cluster.client() as client:
         client.wait_for_workers(1, timeout=60)
         client.submit(inc, 0).result(timeout=30)
         cluster.bystander = client
@@ -421,14 +422,14 @@ def test_compressed_head_and_odd_frames(victim):
 def test_update_graph_of_garbage(victim):
     """Bytes that are no pickle: the client that sent them hears of it, nobody else."""
     sub = msgpack.packb({"serializer": "pickle", "writeable": [], "num-sub-frames": 1})
-    plain = msgpack.packb({"pickled-obj": b"\x80\x05}.", "compression": [], "num-sub-frames": 0})
+    plain = [msgpack.packb({"pickled-obj": pickle.dumps(v), "compression": [], "num-sub-frames": 0}) for v in ((), {})]
     graph = {"op": "update-graph", "keys": ["garbage"], "internal_priority": None, "submitting_task": None}
     graph |= {"fifo_timeout": 0.1, "actors": False, "expr_ser": {"__Serialized__": 1}}
-    graph |= {"code": {"__Pickled__": 3}, "annotations": {"__Pickled__": 3}, "span_metadata": {"__Pickled__": 3}}
+    graph |= {"code": {"__Pickled__": 3}, "annotations": {"__Pickled__": 4}, "span_metadata": {"__Pickled__": 5}}
     for garbage in (b"", b"garbage", os.urandom(200), b"\x80\x05cos\n_exit\n(I3\ntR."):
         with Peer(victim.port) as peer:
             peer.register_client()
-            peer.send(frames(msgpack.packb([graph]), sub, garbage, plain))
+            peer.send(frames(msgpack.packb([graph]), sub, garbage, plain[0], plain[1], plain[1]))
             answers = []
             while not any(isinstance(m, dict) and m.get("op") == "task-erred" for m in answers):
                 answers += peer.receive()
