@@ -8,6 +8,7 @@ scheduler. What code changes goes through the scheduler's own operations.
 import asyncio
 import contextlib
 import os
+import sys
 import tempfile
 import weakref
 from collections import defaultdict, deque
@@ -116,7 +117,9 @@ class MirrorScheduler(Scheduler):
         self.extensions = {name: Extension(name) for name in EXTENSIONS}
         self.security = Security()
         self.connection_args = self.security.get_connection_args("scheduler")
+        # Files and packages that are uploaded to the scheduler lie there.
         self.local_directory = tempfile.mkdtemp(prefix="oxidask-host-")
+        sys.path.insert(0, self.local_directory)
         self.task_metadata = {}
         self.computations = deque()
         self.bandwidth_workers = defaultdict(float)

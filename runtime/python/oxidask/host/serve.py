@@ -32,6 +32,7 @@ class Host:
         self.listeners = 0
         self.sys_path = list(sys.path)
         self.mirror = MirrorScheduler(link, self.plugins_changed)
+        self.uploads = self.mirror.local_directory
         self.events = Events(self.mirror)
         self.consumer = asyncio.ensure_future(self.events.run())
         self.ended = asyncio.Event()
@@ -99,10 +100,10 @@ class Host:
 
     def share_sys_path(self):
         """What functions and plugins put on ``sys.path`` is for graphs, too."""
-        if sys.path != self.sys_path:
-            for path in reversed([p for p in sys.path if p not in self.sys_path]):
+        for path in reversed([p for p in sys.path if p not in self.sys_path]):
+            if path != self.uploads or os.listdir(path):
+                self.sys_path.append(path)
                 self.link.ask("path", os.path.abspath(path))
-            self.sys_path = list(sys.path)
 
     # ---- operations
 
