@@ -146,7 +146,7 @@ def test_eventstream_websocket(client, shared):
     async def listen():
         url = shared.http.replace("http", "ws") + "/eventstream"
         async with aiohttp.ClientSession() as session, session.ws_connect(url) as ws:
-            await ws.send_str("ping")
+            await ws.send_json({"name": "ping"})
             names = []
             futures = client.map(inc, range(3), pure=False)
             # The stock scheduler closes the socket when it meets a value that is not JSON.

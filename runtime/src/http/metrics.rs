@@ -23,6 +23,7 @@ pub(super) fn render(
     let mut families = Families {
         namespace,
         list: Vec::new(),
+        empty: String::new(),
     };
     scheduler(&mut families, metrics);
     prefixes(
@@ -38,12 +39,15 @@ pub(super) fn render(
     process_stats(&mut families, process);
     let mut out = Vec::new();
     TextEncoder::new().encode(&families.list, &mut out)?;
+    out.extend_from_slice(families.empty.as_bytes());
     Ok(out)
 }
 
 struct Families {
     namespace: String,
     list: Vec<MetricFamily>,
+    /// Heads of families without any value, which the encoder refuses and stock writes.
+    empty: String,
 }
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
@@ -77,12 +81,19 @@ impl Families {
         let metrics: Vec<Metric> = values
             .map(|(labels, value)| metric(kind, labels, value))
             .collect();
-        // The encoder refuses families without any value.
+        let name = format!("{}{name}", self.namespace);
         if metrics.is_empty() {
+            let help = help.replace('\\', r"\\").replace('\n', r"\n");
+            let kind = if kind == MetricType::COUNTER {
+                "counter"
+            } else {
+                "gauge"
+            };
+            self.empty += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
             return;
         }
         let mut family = MetricFamily::default();
-        family.set_name(format!("{}{name}", self.namespace));
+        family.set_name(name);
         family.set_help(help.to_owned());
         family.set_field_type(kind);
         family.set_metric(metrics);
@@ -363,4 +374,18 @@ fn process_stats(out: &mut Families, p: &ProcessStats) {
         "Maximum number of open file descriptors.",
         p.max_fds,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_without_values_have_heads() {
+        let body = render(Some("dask"), &Metrics::default(), &ProcessStats::read()).unwrap();
+        let body = String::from_utf8(body).unwrap();
+        assert!(body.contains("# TYPE dask_semaphore_max_leases gauge\n"));
+        assert!(body.contains("per semaphore\\nNote: This will be constant"));
+        assert!(body.contains("# TYPE dask_stealing_request_count_total counter\n"));
+    }
 }
