@@ -71,15 +71,46 @@ impl TransitionLog {
         self.entries.iter()
     }
 
-    /// Entries that touch one of the keys (as text) or stimuli.
-    pub fn story<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a Transition> {
+    /// Entries that touch one of the keys; a key of text may also be a stimulus.
+    pub fn story<'a>(&'a self, names: &'a [Key]) -> impl Iterator<Item = &'a Transition> {
+        // Parsed once: the log is long, and formatting each entry's stimulus would take a while.
+        let stimuli: Vec<(&str, f64)> = names.iter().filter_map(stimulus_of).collect();
         self.entries.iter().filter(move |t| {
-            let stimulus = t.stimulus.to_string();
-            names.contains(&t.key.to_string())
-                || names.contains(&stimulus)
-                || t.recommendations
+            names.contains(&t.key)
+                || stimuli
                     .iter()
-                    .any(|(k, _)| names.contains(&k.to_string()))
+                    .any(|(kind, time)| *kind == t.stimulus.kind && *time == t.stimulus.time)
+                || t.recommendations.iter().any(|(k, _)| names.contains(k))
         })
+    }
+}
+
+/// What a stimulus was made of, if the text looks like one: `task-finished-1700000000.5`.
+fn stimulus_of(name: &Key) -> Option<(&str, f64)> {
+    let (kind, time) = name.as_str()?.rsplit_once('-')?;
+    Some((kind, time.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stories_are_found_by_key_and_by_stimulus() {
+        let mut log = TransitionLog::new(10);
+        let [a, b] = ["a", "b"].map(Key::new_str);
+        let stimulus = |time| Stimulus {
+            kind: "update-graph",
+            time,
+        };
+        let (from, to) = (TaskStateName::Released, TaskStateName::Waiting);
+        let recommended = SmallVec::from_iter([(b.clone(), to)]);
+        log.push(a.clone(), from, to, recommended, stimulus(1.5), 1.5);
+        log.push(b.clone(), from, to, SmallVec::new(), stimulus(2.5), 2.5);
+        let count = |name: &Key| log.story(std::slice::from_ref(name)).count();
+        assert_eq!((count(&a), count(&b)), (1, 2));
+        let text = stimulus(2.5).to_string();
+        assert_eq!(count(&Key::new_str(&text)), 1);
+        assert_eq!(count(&Key::new_str("update-graph-7")), 0);
     }
 }

@@ -85,7 +85,7 @@ pub(in crate::http) fn task_detail(state: &State, id: TaskId, limit: usize) -> T
             .take(limit)
             .map(|client| state.client(*client).name.to_string())
             .collect(),
-        story: story(state, &key),
+        story: story(state, &task.key),
         key,
     }
 }
@@ -132,11 +132,11 @@ fn attributes(task: &Task) -> Vec<(String, String)> {
         .collect()
 }
 
-fn story(state: &State, key: &str) -> Vec<StoryRow> {
-    let names = [key.to_owned()];
+fn story(state: &State, key: &Key) -> Vec<StoryRow> {
+    let names = std::slice::from_ref(key);
     let rows = state
         .transition_log
-        .story(&names)
+        .story(names)
         .map(|transition| StoryRow {
             key: transition.key.to_string(),
             start: transition.start.as_str().to_owned(),

@@ -549,7 +549,7 @@ pub(super) async fn story(ctx: &Arc<Ctx>, req: &Value) -> Reply {
         .and_then(Value::as_array)
         .unwrap_or(&[])
     {
-        names.push(Key::from_value(v)?.to_string());
+        names.push(Key::from_value(v)?);
     }
     let reply = ctx.core.call(move |core| {
         Value::Array(
