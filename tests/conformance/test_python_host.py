@@ -322,3 +322,79 @@ def test_p2p_goes_on_when_a_worker_dies(own, p2p):
     cluster.workers[0].send(signal.SIGKILL)
     out = future.result(timeout=60)
     assert sorted(out.a) == list(pdf.a)
+
+
+def test_event_stream_of_failures_too(client):
+    """Plugins are given the worker's times, of failed tasks as well; graphs come with annotations and priorities."""
+
+    class Times(SchedulerPlugin):
+        name = "times"
+
+        def __init__(self):
+            self.seen = {}
+            self.graphs = []
+
+        def transition(self, key, start, finish, *args, **kwargs):
+            if start == "processing":
+                self.seen[key] = (finish, [s["action"] for s in kwargs["startstops"]], kwargs["worker"])
+
+        def update_graph(self, scheduler, *, client, keys, tasks, annotations, priority, stimulus_id, **kwargs):
+            self.graphs.append((annotations, {k: len(p) for k, p in priority.items()}))
+
+    client.register_plugin(Times())
+    try:
+        with dask.annotate(retries=0, foo="bar"):
+            fails = client.submit(lambda: 1 / 0, key="times-fails", pure=False)
+        good = client.submit(inc, 1, key="times-good")
+        wait([fails, good])
+
+        def look(dask_scheduler):
+            return dask_scheduler.plugins["times"].seen, dask_scheduler.plugins["times"].graphs
+
+        wait_until(lambda: len(client.run_on_scheduler(look)[0]) >= 2, 5)
+        seen, graphs = client.run_on_scheduler(look)
+        assert seen["times-fails"][0] == "erred" and seen["times-good"][0] == "memory"
+        assert all("compute" in actions and worker in client.ncores() for _, actions, worker in seen.values())
+        assert graphs[0][0]["foo"] == {"times-fails": "bar"} and graphs[0][1] == {"times-fails": 3}
+    finally:
+        client.unregister_scheduler_plugin("times")
+
+
+def test_plugins_have_a_say_in_which_workers_close(client):
+    class Keep(SchedulerPlugin):
+        name = "keep-alice"
+
+        def valid_workers_downscaling(self, scheduler, workers):
+            return [ws for ws in workers if ws.name != "alice"]
+
+    client.register_plugin(Keep())
+    try:
+        names = client.sync(client.scheduler.workers_to_close, n=2, attribute="name")
+        assert set(names) == {"bob", "carol"}
+    finally:
+        client.unregister_scheduler_plugin("keep-alice")
+
+
+@pytest.mark.cluster(workers=0)
+def test_plugins_close_with_the_scheduler(own, tmp_path):
+    cluster, client = own
+
+    class Last(SchedulerPlugin):
+        def __init__(self, path):
+            self.path = path
+
+        async def start(self, scheduler):
+            self.scheduler = scheduler
+
+        async def before_close(self):
+            self.text = f"clients {len(self.scheduler.clients) > 0}"
+
+        async def close(self):
+            with open(self.path, "w") as f:
+                f.write(self.text + ", closed")
+
+    path = tmp_path / "closed"
+    client.register_plugin(Last(str(path)), name="last")
+    client.shutdown()
+    wait_until(path.exists, 10)
+    wait_until(lambda: path.read_text() == "clients True, closed", 5)

@@ -21,10 +21,12 @@ pub struct Wants {
     pub log: bool,
     /// Graphs that were added.
     pub graphs: bool,
+    /// Not events: a plugin has a say in which workers may be closed.
+    pub downscaling: bool,
 }
 
 impl Wants {
-    /// Whether anything is wanted.
+    /// Whether any event is wanted.
     pub fn any(self) -> bool {
         self.transitions || self.log || self.graphs
     }

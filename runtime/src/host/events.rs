@@ -37,12 +37,16 @@ pub(super) fn to_value(event: TapEvent) -> Value {
             client,
             tasks,
             keys,
+            annotations,
+            priorities,
             stimulus,
         } => vec![
             "graph".into(),
             client.into(),
             list(tasks),
             list(keys),
+            annotations,
+            priorities,
             stimulus.into(),
         ],
     })

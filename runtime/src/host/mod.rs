@@ -128,6 +128,24 @@ impl Host {
         session.feed(args).await
     }
 
+    /// Starts the process, if there is none, and imports what a shuffle needs. Returns at once.
+    pub fn warm_up(&self) {
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            if let Ok(session) = inner.session().await {
+                let _ = session.call("warm", &Value::Nil).await;
+            }
+        });
+    }
+
+    /// Whether a plugin has a say in which workers may be closed: then `workers_to_close` is a matter of the host.
+    pub async fn has_a_say_in_downscaling(&self) -> bool {
+        let session = self.inner.session.lock().await;
+        session
+            .as_ref()
+            .is_some_and(|s| s.has_a_say_in_downscaling())
+    }
+
     /// Where events for plugins go; does nothing while no plugin wants them.
     pub fn events(&self) -> Arc<EventQueue> {
         self.inner.events.clone()

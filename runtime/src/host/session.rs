@@ -41,6 +41,7 @@ pub(super) struct Session {
     alive: AtomicBool,
     end: Notify,
     pid: Option<u32>,
+    downscaling: AtomicBool,
     backend: Arc<dyn HostBackend>,
     events: Arc<EventQueue>,
     requests: Arc<Semaphore>,
@@ -64,6 +65,7 @@ impl Session {
             alive: AtomicBool::new(true),
             end: Notify::new(),
             pid: process.pid(),
+            downscaling: AtomicBool::new(false),
             backend,
             events: events.clone(),
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
@@ -90,6 +92,11 @@ impl Session {
 
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Relaxed)
+    }
+
+    /// Whether a plugin has a say in which workers may be closed.
+    pub fn has_a_say_in_downscaling(&self) -> bool {
+        self.is_alive() && self.downscaling.load(Ordering::Relaxed)
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -278,8 +285,10 @@ impl Session {
                     transitions: wanted("transitions"),
                     log: wanted("log"),
                     graphs: wanted("graphs"),
+                    downscaling: wanted("downscaling"),
                 };
                 self.events.set_open(wants.any());
+                self.downscaling.store(wants.downscaling, Ordering::Relaxed);
                 self.backend.tap(wants, self.events.clone()).await;
                 Value::Nil
             }

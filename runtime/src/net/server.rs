@@ -240,6 +240,8 @@ impl Server {
     /// Tells workers to close, then ends the core thread.
     pub async fn close(self, reason: &str) {
         tracing::info!("Closing scheduler. Reason: {reason}");
+        // First, so that plugins still find the scheduler.
+        self.ctx.python.host.shut_down(CLOSE_TIMEOUT).await;
         self.ctx.core.post(|core: &mut Core| {
             let workers: Vec<_> = core.state.all_workers().map(|(id, _)| id).collect();
             for id in workers {
@@ -259,7 +261,6 @@ impl Server {
             tracing::warn!("some peers did not take their last messages in time");
         }
         self.ctx.python.graphs.shut_down();
-        self.ctx.python.host.shut_down(CLOSE_TIMEOUT).await;
     }
 }
 

@@ -165,6 +165,9 @@ impl State {
             } else {
                 let address = self.worker(w).info.address.clone();
                 self.task_stream.push_erred(&address, raw);
+                if self.tap.transitions.is_some() {
+                    self.tap.message = Some((address.clone(), raw.into()));
+                }
                 let args = ErredArgs {
                     worker: Some(address),
                     cause: Some(id),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::ids::{ClientId, TaskId};
 use super::state::State;
-use super::tap::TapEvent;
 use super::task::{Priority, Restrictions, TaskStateName};
 use crate::graph::{DATA_PRODUCER, Graph, P2P_BARRIER};
 use crate::protocol::{Key, Value};
@@ -78,14 +77,7 @@ impl State {
         let (ids, collisions) = self.create_tasks(&graph, &index, &touched, sub, order);
         let new_tasks = self.n_known_tasks() - before;
         self.metadata_requested(&sub.keys);
-        if let Some(sink) = &self.tap.graphs {
-            sink(TapEvent::Graph {
-                client: self.client(sub.client).name.to_string(),
-                tasks: graph.keys.clone(),
-                keys: sub.keys.clone(),
-                stimulus: stimulus.to_string(),
-            });
-        }
+        self.tap_graph(sub, &graph, stimulus);
         let figures = GraphFigures {
             tasks: ids.len(),
             new_tasks,

@@ -38,6 +38,7 @@ def wants(plugins):
         "transitions": any_has("transition"),
         "log": any_has("log_event", "add_worker", "remove_worker", "add_client", "remove_client", "restart"),
         "graphs": any_has("update_graph"),
+        "downscaling": any_has("valid_workers_downscaling"),
     }
 
 
@@ -67,16 +68,15 @@ class Events:
         elif kind == "log":
             await self._logged(*fields)
         elif kind == "graph":
-            client, tasks, keys, stimulus = fields
+            client, tasks, keys, annotations, priority, stimulus = fields
             await self._call(
                 "update_graph",
                 self.mirror,
                 client=client,
                 keys=set(keys),
                 tasks=list(tasks),
-                annotations={},
-                priority={},
-                dependencies={},
+                annotations=annotations,
+                priority=priority,
                 stimulus_id=stimulus,
             )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import inspect
 import logging
 import os
@@ -23,12 +24,12 @@ class Host:
 
     def __init__(self, link):
         # Not before the link is up: the scheduler may already wait for an answer.
-        from .events import Events
+        from .events import Events, wants
         from .mirror import MirrorScheduler
 
         self.link = link
         self.tasks = {}
-        self.tapped = {"transitions": False, "log": False, "graphs": False}
+        self.tapped = wants(())
         self.listeners = 0
         self.sys_path = list(sys.path)
         self.mirror = MirrorScheduler(link, self.plugins_changed)
@@ -76,7 +77,9 @@ class Host:
         """Tell the scheduler which events are wanted now."""
         from .events import wants
 
-        wanted = {name: bool(self.listeners) or some for name, some in wants(self.mirror.plugins.values()).items()}
+        wanted = wants(self.mirror.plugins.values())
+        if self.listeners:
+            wanted.update(transitions=True, log=True, graphs=True)
         if wanted != self.tapped:
             self.tapped = wanted
             self.link.ask("tap", "", wanted)
@@ -183,6 +186,12 @@ class Host:
         from distributed.versions import get_versions
 
         return get_versions(packages=args.get("packages") if args else None)
+
+    async def op_warm(self, args):
+        """A shuffle is coming: import what its specification will need."""
+        for name in ("distributed.shuffle._shuffle", "distributed.shuffle._rechunk", "pyarrow", "pandas"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
 
     async def op_shuffle_spec(self, args):
         """Placement and pickle of a shuffle's run."""

@@ -112,11 +112,10 @@ impl HostBackend for Backend {
     fn tap(&self, wants: Wants, queue: Arc<EventQueue>) -> BoxFuture<()> {
         self.with(|ctx| async move {
             let sink: Sink = Arc::new(move |event| queue.push(event));
-            let tap = Tap {
-                transitions: wants.transitions.then(|| sink.clone()),
-                log: wants.log.then(|| sink.clone()),
-                graphs: wants.graphs.then_some(sink),
-            };
+            let mut tap = Tap::default();
+            tap.transitions = wants.transitions.then(|| sink.clone());
+            tap.log = wants.log.then(|| sink.clone());
+            tap.graphs = wants.graphs.then_some(sink);
             // Fails only when the scheduler closes, and there is nothing to hear of then.
             let _ = ctx.core.call(move |core| core.state.tap = tap).await;
         })

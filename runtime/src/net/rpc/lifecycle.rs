@@ -271,8 +271,8 @@ async fn retire_one(
 }
 
 pub(super) async fn workers_to_close(ctx: &Arc<Ctx>, req: &Value) -> Reply {
-    if arg(req, "key").is_some() {
-        // A pickled function of the worker: only Python can call it.
+    if arg(req, "key").is_some() || ctx.python.host.has_a_say_in_downscaling().await {
+        // A pickled function of the worker, or plugins with a say: only Python can call them.
         return match super::python::dispatch(ctx, "workers_to_close", req).await {
             Some(reply) => reply,
             None => Err(RpcError::value(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Ctx, Reply, RpcError, arg, arg_seconds};
-use crate::graph::{Graph, GraphError, GraphPool, GraphRequest, OrderFn, Structure};
+use crate::graph::{Graph, GraphError, GraphPool, GraphRequest, OrderFn, P2P_BARRIER, Structure};
 use crate::host::{Host, HostEvent};
 use crate::net::core::{Core, wall_time};
 use crate::protocol::{Key, Value};
@@ -123,6 +123,10 @@ async fn materialize(
         .graphs
         .materialize_ordered(request, order_fn)
         .await?;
+    // A shuffle's workers ask for its specification as soon as its first tasks run.
+    if graph.flags.iter().any(|f| f & P2P_BARRIER != 0) {
+        ctx.python.host.warm_up();
+    }
     let order = graph.ordered.take().unwrap_or_default();
     Ok((graph, order))
 }
