@@ -8,6 +8,8 @@ pub(crate) const SMALL_FRAME: usize = 64 * 1024;
 
 /// What a connection's read buffer offers at least.
 const READ_CHUNK: usize = 64 * 1024;
+/// Room made for a peer that has only shaken hands or not even that: thousands may connect and say nothing.
+const FIRST_CHUNK: usize = 1024;
 
 /// A frame gets its whole allocation at once up to this size; a larger one grows by doubling as its bytes arrive, so
 /// that an announced length alone never claims more.
@@ -79,6 +81,8 @@ pub struct FrameDecoder {
     limits: Limits,
     buf: BytesMut,
     state: State,
+    /// Whole messages seen, up to two: the handshake and what comes after it.
+    messages: u8,
 }
 
 #[derive(Debug)]
@@ -105,6 +109,7 @@ impl FrameDecoder {
             limits,
             buf: BytesMut::new(),
             state: State::Prelude,
+            messages: 0,
         }
     }
 
@@ -114,17 +119,22 @@ impl FrameDecoder {
             limits,
             buf: unread,
             state: State::Prelude,
+            messages: 2,
         }
     }
 
-    /// The buffer to append received bytes to; it has room for at least one byte, mostly for 64 KiB, and for the rest
-    /// of a large frame.
+    /// The buffer to append received bytes to; it has room for at least one byte, for the rest of a large frame, and,
+    /// once the peer has sent more than its handshake, mostly for 64 KiB.
     pub fn read_buf(&mut self) -> &mut BytesMut {
         let missing = self.missing();
         let spare = self.buf.capacity() - self.buf.len();
         if missing > READ_CHUNK {
             if spare < missing {
                 self.reserve_large(missing);
+            }
+        } else if self.messages < 2 {
+            if spare < missing.max(1) {
+                self.buf.reserve(missing.max(FIRST_CHUNK));
             }
         } else if spare < missing.max(READ_CHUNK / 8) {
             self.buf.reserve(READ_CHUNK);
@@ -162,6 +172,7 @@ impl FrameDecoder {
                 }
                 State::Frames { table, mut frames } => {
                     if self.read_frames(&table, &mut frames) {
+                        self.messages = self.messages.saturating_add(1).min(2);
                         return Ok(Some(Message { frames }));
                     }
                     self.state = State::Frames { table, frames };

@@ -115,8 +115,7 @@ pub async fn serve(mut conn: Connection, ctx: Arc<Ctx>) -> Result<(), ConnError>
             Ok(v) => v,
             Err(e) => {
                 tracing::warn!(peer = %conn.peer, error = %e, "request that cannot be understood");
-                conn.write(&RpcError::from(e).into_reply()).await?;
-                continue;
+                return conn.write(&RpcError::from(e).into_reply()).await;
             }
         };
         let Some(op) = request

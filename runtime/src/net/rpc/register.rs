@@ -142,6 +142,13 @@ async fn resolve(address: &str) -> (String, String) {
     }
 }
 
+/// Whether a worker's address is `scheme://host:port`.
+fn is_address(address: &str) -> bool {
+    let rest = address.split_once("://").map(|(_, rest)| rest);
+    rest.and_then(|r| r.rsplit_once(':'))
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
 pub(super) async fn worker(
     mut conn: Connection,
     ctx: Arc<Ctx>,
@@ -151,6 +158,12 @@ pub(super) async fn worker(
         let error = RpcError::type_error("register-worker: missing argument 'address'");
         return conn.write(&error.into_reply()).await;
     };
+    let threads = arg(req, "nthreads").map_or(Some(1), Value::as_i64);
+    if !is_address(address) || threads.is_none_or(|n| n < 0) {
+        tracing::warn!(worker = %address, "worker refused: no address with a port, or no number of threads");
+        let error = RpcError::value("register-worker: 'address' or 'nthreads' makes no sense");
+        return conn.write(&error.into_reply()).await;
+    }
     let (address, host) = resolve(address).await;
     let text = |name: &str| arg_str(req, name).unwrap_or_default().to_string();
     let info = WorkerInfo {
@@ -160,10 +173,7 @@ pub(super) async fn worker(
             .cloned()
             .unwrap_or_else(|| address.as_str().into()),
         server_id: text("server_id"),
-        nthreads: arg(req, "nthreads")
-            .and_then(Value::as_i64)
-            .unwrap_or(1)
-            .clamp(0, 100_000) as u32,
+        nthreads: threads.unwrap_or(1).clamp(0, 100_000) as u32,
         memory_limit: arg(req, "memory_limit")
             .and_then(Value::as_u64)
             .unwrap_or(0),
