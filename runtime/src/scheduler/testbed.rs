@@ -160,7 +160,11 @@ impl Bed {
     }
 
     pub fn finish_with(&mut self, key: &str, nbytes: i64, seconds: f64) {
-        let id = self.id(key);
+        self.finish_key(&Key::new_str(key), nbytes, seconds);
+    }
+
+    pub fn finish_key(&mut self, key: &Key, nbytes: i64, seconds: f64) {
+        let id = self.state.task_id(key).unwrap();
         let task = self.state.task(id);
         let (w, run_id) = (task.processing_on.unwrap(), task.run_id);
         let stop = self.state.clock.wall;
@@ -169,7 +173,6 @@ impl Bed {
             start: stop - seconds,
             stop,
         }];
-        let key = Key::new_str(key);
         let msg = TaskFinished {
             key: key.as_bytes(),
             run_id,

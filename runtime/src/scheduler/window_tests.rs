@@ -198,3 +198,43 @@ fn everything_runs_with_workers_coming_and_going() {
         .count();
     assert_eq!((unfinished, bed.state.queued_len), (0, 0));
 }
+
+/// Prints the time that the state takes per task; run it optimised, with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn time_per_task() {
+    for (workers, nthreads) in [(2, 1), (100, 2), (1000, 4)] {
+        for adaptive_window in [false, true] {
+            let mut bed = Bed::with(CoreConfig {
+                adaptive_window,
+                ..CoreConfig::default()
+            });
+            let ids: Vec<WorkerId> = (0..workers).map(|_| bed.worker(nthreads)).collect();
+            let start = std::time::Instant::now();
+            bed.map("x", 100_000);
+            let submitted = start.elapsed();
+            let mut n = 0;
+            let start = std::time::Instant::now();
+            while n < 100_000 {
+                bed.advance(0.001);
+                for w in &ids {
+                    // What a worker reports at once.
+                    for _ in 0..8 {
+                        let Some(id) = bed.state.worker(*w).processing.iter().next() else {
+                            break;
+                        };
+                        let key = bed.state.task(id).key.clone();
+                        bed.finish_key(&key, 8, 0.001);
+                        n += 1;
+                    }
+                }
+                bed.state.run_timers();
+                bed.state.out.clear();
+            }
+            let each = start.elapsed() / n;
+            println!(
+                "{workers} x {nthreads}, window {adaptive_window}: submit {submitted:?}, {each:?} a task"
+            );
+        }
+    }
+}
