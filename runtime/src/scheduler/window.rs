@@ -155,15 +155,13 @@ impl State {
             .min_by(|a, b| load(*a).total_cmp(&load(*b)))
     }
 
-    /// Tasks like this one that a worker may have ahead per thread. Less than the window where the queue ends.
+    /// Tasks like this one that a worker may have ahead per thread.
     fn tasks_ahead(&self, id: TaskId) -> u32 {
-        if self.window.per_thread == 0 || self.window.prefix != Some(self.task(id).prefix) {
-            return 0;
+        if self.window.per_thread != 0 && self.window.prefix == Some(self.task(id).prefix) {
+            self.window.per_thread
+        } else {
+            0
         }
-        let share = self.queued_len / (2 * self.total_nthreads.max(1) as usize);
-        self.window
-            .per_thread
-            .min(u32::try_from(share).unwrap_or(u32::MAX))
     }
 
     /// Sends queued tasks to workers with free slots. To be called after every event that may have opened one.
@@ -233,7 +231,10 @@ impl State {
             self.window.memory_per_thread = self.least_memory_per_thread();
         }
         let by_memory = MEMORY_SHARE * self.window.memory_per_thread / nbytes.max(1.0);
-        let n = (AHEAD_S / seconds).min(MOST_PER_THREAD).min(by_memory);
+        // Half of a fair share: the last tasks of the queue go where there is room then.
+        let share = self.queued_len as f64 / f64::from(2 * self.total_nthreads.max(1));
+        let most = MOST_PER_THREAD.min(by_memory).min(share);
+        let n = (AHEAD_S / seconds).min(most);
         if n < 2.0 {
             return 0;
         }
