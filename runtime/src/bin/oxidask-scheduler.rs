@@ -8,6 +8,7 @@ use oxidask_runtime::config::tls::{self, TlsSettings};
 use oxidask_runtime::config::{Config, SchedulerConfig, logging};
 use oxidask_runtime::http;
 use oxidask_runtime::net::server::{Server, ServerConfig};
+use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +20,18 @@ const IO_THREADS: usize = 2;
 /// Log records kept for `Client.get_scheduler_logs` unless configured.
 const LOG_LENGTH: usize = 10_000;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line for people; a backtrace tells them nothing.
+            eprintln!("oxidask-scheduler: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
     let args = SchedulerArgs::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
@@ -51,16 +63,17 @@ async fn run(args: SchedulerArgs) -> anyhow::Result<()> {
     let tls = TlsSettings::from_config(&settings)
         .map(|s| tls::build(&s))
         .transpose()?;
-    let _pid_file = options
-        .pid_file
-        .as_deref()
-        .map(LifetimeFile::pid)
-        .transpose()
-        .context("--pid-file")?;
+    let _pid_file = match &options.pid_file {
+        Some(path) => Some(
+            LifetimeFile::pid(path)
+                .with_context(|| format!("cannot write --pid-file {}", path.display()))?,
+        ),
+        None => None,
+    };
 
     let listeners = http::bind(&options.dashboard)
         .await
-        .context("--dashboard-address")?;
+        .context("cannot serve HTTP on --dashboard-address")?;
     let http_options = http_options(&settings, &options)?;
     let dashboard = listeners
         .first()
@@ -79,7 +92,10 @@ async fn run(args: SchedulerArgs) -> anyhow::Result<()> {
     let _scheduler_file = match &options.scheduler_file {
         Some(path) => {
             let identity = view.identity().await;
-            Some(LifetimeFile::scheduler(path, &identity).context("--scheduler-file")?)
+            Some(
+                LifetimeFile::scheduler(path, &identity)
+                    .with_context(|| format!("cannot write --scheduler-file {}", path.display()))?,
+            )
         }
         None => None,
     };

@@ -356,10 +356,14 @@ impl Services for Shell {
     }
 }
 
-/// The host that peers should use for a listening address.
+/// The host that peers should use for a listening address, with the brackets that IPv6 needs before a port.
 fn contact_host(host: &str) -> String {
     if !matches!(host, "" | "0.0.0.0" | "::" | "[::]") {
-        return host.to_string();
+        return if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]")
+        } else {
+            host.to_string()
+        };
     }
     own_ip().unwrap_or_else(|| "127.0.0.1".to_string())
 }
@@ -404,4 +408,17 @@ fn uuid4() -> String {
         0x8000 | ((b >> 48) & 0x3fff),
         b & 0xffff_ffff_ffff
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contact_host;
+
+    #[test]
+    fn ipv6_hosts_have_brackets() {
+        assert_eq!(contact_host("::1"), "[::1]");
+        assert_eq!(contact_host("[::1]"), "[::1]");
+        assert_eq!(contact_host("localhost"), "localhost");
+        assert!(!contact_host("0.0.0.0").contains("0.0.0.0"));
+    }
 }
