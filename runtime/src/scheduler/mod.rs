@@ -39,6 +39,7 @@ pub mod task_stream;
 mod testbed;
 pub mod timers;
 mod transitions;
+mod validate;
 mod window;
 pub mod worker;
 
