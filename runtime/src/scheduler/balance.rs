@@ -290,7 +290,8 @@ impl State {
         if let Some(valid) = self.valid_workers(id) {
             round.step(valid.len());
             candidates.extend(valid.iter().filter_map(|w| round.places.get(w)));
-            if candidates.is_empty() && !self.task(id).loose_restrictions() {
+            let loose = self.task(id).loose_restrictions() && self.with_resources(id).is_none();
+            if candidates.is_empty() && !loose {
                 return None;
             }
         }

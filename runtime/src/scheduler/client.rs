@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ids::{ClientId, IdSet, TaskId};
 use super::out::ToClient;
-use super::state::State;
+use super::state::{FIRE_AND_FORGET, State};
 use super::task::TaskStateName;
 use super::transitions::ErredArgs;
 use crate::protocol::{Key, Value};
@@ -89,14 +89,26 @@ impl State {
     /// A client wants these keys.
     pub fn client_desires_keys(&mut self, name: &str, keys: &[Key]) {
         let c = self.ensure_client(name);
+        let stimulus = self.stimulus("client-desires-keys");
         for key in keys {
             match self.task_id(key) {
-                Some(id) => self.client_desires_one(c, id, true),
+                Some(id) => {
+                    self.client_desires_one(c, id, true);
+                    // A result that was given up meanwhile; stock Dask would let the client wait for ever.
+                    if self.task(id).state == Released {
+                        self.recommend(id, Waiting);
+                    } else if name == FIRE_AND_FORGET && self.is_done(id) {
+                        // Nothing is left to wait for; stock Dask would keep the result for ever.
+                        self.client_releases_one(c, id);
+                    }
+                }
                 None => {
                     tracing::debug!(client = name, key = %key, "client desires a key that is unknown")
                 }
             }
         }
+        self.run_transitions(stimulus);
+        self.queue_slots_maybe_opened();
     }
 
     pub(super) fn client_desires_one(&mut self, c: ClientId, id: TaskId, report: bool) {
@@ -312,7 +324,9 @@ impl State {
         }
         let stimulus = self.stimulus("stimulus-retry");
         for id in roots {
-            self.recommend(id, Waiting);
+            if self.task(id).state == Erred {
+                self.recommend_retry(id);
+            }
         }
         self.run_transitions(stimulus);
         Ok(seen

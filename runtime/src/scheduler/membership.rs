@@ -65,7 +65,7 @@ impl State {
         self.workers.push(Worker::new(info, status));
         self.live_workers.insert(id);
         self.totals.workers_added += 1;
-        self.set_resources(id, &resources);
+        self.supply_resources(id, &resources);
         self.worker_mut(id).last_seen = self.clock.wall;
         if status == Status::Running {
             self.running.insert(id);
@@ -74,21 +74,38 @@ impl State {
         self.refresh_no_workers_since();
         if status == Status::Running {
             self.worker_became_running(id);
+        } else {
+            // Its name may stand for a host on which others run.
+            self.reconsider_unrunnable("add-worker");
         }
         Ok(id)
     }
 
     fn worker_became_running(&mut self, id: WorkerId) {
         let stimulus = self.stimulus("worker-running");
-        let mut runnable: Vec<TaskId> = Vec::new();
-        for task in self.unrunnable.iter() {
-            if self
-                .valid_workers(task)
-                .is_none_or(|valid| valid.contains(&id))
-            {
-                runnable.push(task);
-            }
-        }
+        let fits = |valid: Option<Vec<WorkerId>>| valid.is_none_or(|list| list.contains(&id));
+        let runnable = self.unrunnable.iter().filter(|task| {
+            fits(self.valid_workers(*task))
+                || self.task(*task).loose_restrictions() && fits(self.with_resources(*task))
+        });
+        let runnable = runnable.collect();
+        self.recommend_processing(runnable);
+        self.run_transitions(stimulus);
+        self.queue_slots_maybe_opened();
+    }
+
+    /// Gives out the tasks without worker that can run after all: what they ask for, or what workers have, changed.
+    pub(super) fn reconsider_unrunnable(&mut self, kind: &'static str) {
+        let stimulus = self.stimulus(kind);
+        let unrunnable = self.unrunnable.iter();
+        let runnable = unrunnable.filter(|task| self.decide_worker_non_rootish(*task).is_some());
+        let runnable = runnable.collect();
+        self.recommend_processing(runnable);
+        self.run_transitions(stimulus);
+    }
+
+    /// Recommends to process these tasks, best priority first.
+    fn recommend_processing(&mut self, mut runnable: Vec<TaskId>) {
         // Recommendations are taken from the end, so the best priority goes in last.
         runnable.sort_by(
             |a, b| match (self.task(*a).priority, self.task(*b).priority) {
@@ -99,12 +116,15 @@ impl State {
         for task in runnable {
             self.recommend(task, Processing);
         }
-        self.run_transitions(stimulus);
-        self.queue_slots_maybe_opened();
     }
 
     /// Sets how much a worker has of each resource.
     pub fn set_resources(&mut self, id: WorkerId, resources: &[(Arc<str>, f64)]) {
+        self.supply_resources(id, resources);
+        self.reconsider_unrunnable("set-resources");
+    }
+
+    fn supply_resources(&mut self, id: WorkerId, resources: &[(Arc<str>, f64)]) {
         for (name, amount) in resources {
             self.resources
                 .entry(name.clone())
@@ -188,7 +208,10 @@ impl State {
         let old_age = now - self.config.memory_recent_to_old;
         let worker = self.worker_mut(id);
         worker.last_seen = now;
-        worker.executing = running;
+        worker.executing = running
+            .into_iter()
+            .filter(|(t, _)| worker.processing.contains(*t))
+            .collect();
         if let Some(t) = worker_now {
             worker.time_delay = now - t;
         }
@@ -272,6 +295,8 @@ impl State {
         worker.processing.clear();
         worker.long_running.clear();
         worker.has_what.clear();
+        worker.actors.clear();
+        worker.executing.clear();
         worker.needs_what = Default::default();
         worker.metrics = WorkerMetrics::default();
         worker.unmanaged_history = Default::default();

@@ -143,10 +143,14 @@ impl State {
                 if candidates.is_empty() {
                     candidates = valid;
                     if candidates.is_empty() {
-                        if task.loose_restrictions() {
-                            return self.decide_worker(id, None);
+                        if !task.loose_restrictions() {
+                            return None;
                         }
-                        return None;
+                        // Only the choice of workers is loose: without its resources a task could not start.
+                        return match self.with_resources(id) {
+                            Some(able) if able.is_empty() => None,
+                            able => self.decide_worker(id, able),
+                        };
                     }
                 }
             }
@@ -244,6 +248,21 @@ impl State {
             list.retain(|w| self.worker(*w).running());
         }
         Some(list)
+    }
+
+    /// Running workers that have the resources a task needs, wherever it is to run; none if it needs no resources.
+    pub(super) fn with_resources(&self, id: TaskId) -> Option<Vec<WorkerId>> {
+        let needed = &self.task(id).restrictions()?.resources;
+        if needed.is_empty() {
+            return None;
+        }
+        let has = |w: &WorkerId| {
+            needed.iter().all(|(name, amount)| {
+                let supply = self.resources.get(name).and_then(|s| s.get(w));
+                supply.is_some_and(|have| have >= amount)
+            })
+        };
+        Some(self.running.iter().filter(has).collect())
     }
 
     /// The host a restriction means: that of the worker with this name, else the text itself.
@@ -355,22 +374,46 @@ impl State {
         if !self.worker_mut(w).long_running.remove(id) {
             self.count_prefix(w, prefix, -1);
         }
-        self.worker_mut(w).processing.remove(id);
-        if self.worker(w).needs_what.is_empty() {
+        let worker = self.worker_mut(w);
+        worker.processing.remove(id);
+        worker.executing.retain(|(t, _)| *t != id);
+        if worker.needs_what.is_empty() {
             return;
         }
         for i in 0..self.task(id).dependencies.len() {
             let dep = self.task(id).dependencies.as_slice()[i];
-            let last = match self.worker_mut(w).needs_what.get_mut(&dep) {
-                Some(count) => {
-                    *count -= 1;
-                    *count == 0
-                }
-                None => false,
-            };
-            if last {
-                self.worker_forget_need(w, dep);
+            self.worker_needs_less(w, dep);
+        }
+    }
+
+    /// One task of the worker no longer needs `dep`.
+    pub(super) fn worker_needs_less(&mut self, w: WorkerId, dep: TaskId) {
+        let last = match self.worker_mut(w).needs_what.get_mut(&dep) {
+            Some(count) => {
+                *count -= 1;
+                *count == 0
             }
+            None => false,
+        };
+        if last {
+            self.worker_forget_need(w, dep);
+        }
+    }
+
+    /// The worker lost its copy of a result; its tasks that need it will fetch it again.
+    fn worker_needs_again(&mut self, w: WorkerId, dep: TaskId) {
+        let (waiters, processing) = (&self.task(dep).waiters, &self.worker(w).processing);
+        let count = if waiters.len() < processing.len() {
+            waiters.iter().filter(|t| processing.contains(*t)).count()
+        } else {
+            processing.iter().filter(|t| waiters.contains(*t)).count()
+        };
+        if count > 0 && self.is_registered(w) {
+            let nbytes = self.nbytes_of(dep);
+            let worker = self.worker_mut(w);
+            worker.needs_what.insert(dep, count as u32);
+            worker.network_occ += nbytes;
+            self.network_occ += nbytes;
         }
     }
 
@@ -479,6 +522,7 @@ impl State {
         if copies == 1 {
             self.replicated.remove(id);
         }
+        self.worker_needs_again(w, id);
     }
 
     /// Notes that nobody holds the result any more; gives back who did.
@@ -505,8 +549,21 @@ impl State {
         task.nbytes = nbytes;
         let (group, holders) = (task.group, task.who_has.clone());
         self.group_mut(group).nbytes_total += nbytes - old.max(0);
+        let change = nbytes - old_counted;
         for w in holders {
-            self.worker_mut(w).nbytes += nbytes - old_counted;
+            self.worker_mut(w).nbytes += change;
+        }
+        // Only scattering a key anew changes the size of what others are about to fetch.
+        if change == 0 || self.task(id).waiters.is_empty() {
+            return;
+        }
+        for i in 0..self.live_workers.len() {
+            let w = self.live_workers.as_slice()[i];
+            let worker = self.worker_mut(w);
+            if worker.needs_what.contains_key(&id) {
+                worker.network_occ += change;
+                self.network_occ += change;
+            }
         }
     }
 }

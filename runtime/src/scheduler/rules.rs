@@ -19,6 +19,12 @@ impl State {
             self.recommend(id, Forgotten);
             return start;
         }
+        if let Some(blame) = self.blame_of_dependencies(id) {
+            // In stock Dask it would wait for ever.
+            self.task_mut(id).rare_mut().exception_blame = Some(blame);
+            self.recommend(id, Erred);
+            return start;
+        }
         self.set_state(id, Waiting);
         for i in 0..self.task(id).dependencies.len() {
             let dep = self.task(id).dependencies.as_slice()[i];
@@ -49,6 +55,18 @@ impl State {
         start
     }
 
+    /// The failure that keeps a task from running, if a dependency failed. While what failed is being run again its
+    /// dependents are about to follow, and there is none.
+    fn blame_of_dependencies(&self, id: TaskId) -> Option<TaskId> {
+        let mut dependencies = self.task(id).dependencies.iter();
+        dependencies.find_map(|d| {
+            let dep = self.task(d);
+            let blame = dep.exception_blame().filter(|_| dep.state == Erred)?;
+            let failed = self.task(blame).rare.as_ref();
+            failed.is_some_and(|r| r.failure.is_some()).then_some(blame)
+        })
+    }
+
     pub(super) fn waiting_released(&mut self, id: TaskId, start: TaskStateName) -> TaskStateName {
         self.leave_dependencies(id, false);
         self.task_mut(id).waiting_on.clear();
@@ -72,8 +90,8 @@ impl State {
                 continue;
             }
             let was = self.task_mut(dep).waiters.remove(id);
-            if (was || skip_released) && self.task(dep).unneeded() {
-                self.recommend(dep, Released);
+            if was || skip_released {
+                self.release_if_unneeded(dep);
             }
         }
     }
@@ -278,9 +296,7 @@ impl State {
         for i in 0..self.task(id).dependencies.len() {
             let dep = self.task(id).dependencies.as_slice()[i];
             self.task_mut(dep).waiters.remove(id);
-            if self.task(dep).unneeded() {
-                self.recommend(dep, Released);
-            }
+            self.release_if_unneeded(dep);
         }
         self.report_erred(id, failing);
         self.fire_and_forget_done(id);
@@ -358,9 +374,7 @@ impl State {
         for i in 0..self.task(id).dependencies.len() {
             let dep = self.task(id).dependencies.as_slice()[i];
             self.task_mut(dep).waiters.remove(id);
-            if self.task(dep).unneeded() {
-                self.recommend(dep, Released);
-            }
+            self.release_if_unneeded(dep);
         }
         if self.task(id).unneeded() {
             self.recommend(id, Released);
@@ -420,12 +434,7 @@ impl State {
         let task = self.task(id);
         if task.spec.is_none() || task.has_lost_dependencies {
             self.recommend(id, Forgotten);
-        } else if !task.unneeded()
-            && !task
-                .dependencies
-                .iter()
-                .any(|d| self.task(d).state == Erred)
-        {
+        } else if !task.unneeded() {
             self.recommend(id, Waiting);
         }
         for i in 0..self.task(id).waiters.len() {
@@ -479,6 +488,7 @@ impl State {
         }
         self.report_erred(id, failing);
         self.set_state(id, Erred);
+        self.fire_and_forget_done(id);
         start
     }
 
@@ -497,7 +507,7 @@ impl State {
         for i in 0..self.task(id).dependents.len() {
             let d = self.task(id).dependents.as_slice()[i];
             if self.task(d).state == Erred {
-                self.recommend(d, Waiting);
+                self.recommend_retry(d);
             }
         }
         let key = self.task(id).key.clone();
@@ -510,7 +520,20 @@ impl State {
             self.send_client(c, ToClient::TaskRetried { key: key.clone() });
         }
         self.set_state(id, Released);
+        let task = self.task(id);
+        if task.has_lost_dependencies {
+            self.recommend(id, Forgotten);
+        } else if !task.unneeded() {
+            self.recommend(id, Waiting);
+        }
         start
+    }
+
+    /// Recommends to run a failed task again, if its result is wanted; else to release it, and those that need it will
+    /// ask for it. Stock Dask runs again what nobody needs, too.
+    pub(super) fn recommend_retry(&mut self, id: TaskId) {
+        let wanted = !self.task(id).unneeded();
+        self.recommend(id, if wanted { Waiting } else { Released });
     }
 
     pub(super) fn forget(
@@ -527,6 +550,9 @@ impl State {
         self.hand_over_failure(id);
         self.set_state(id, Forgotten);
         for d in self.task_mut(id).dependents.take() {
+            if let Some(w) = self.task(d).processing_on {
+                self.worker_needs_less(w, id);
+            }
             let task = self.task_mut(d);
             task.has_lost_dependencies = true;
             task.dependencies.remove(id);

@@ -190,6 +190,9 @@ impl State {
             Some("ready" | "constrained" | "waiting") if thief_ready => {
                 self.release_resources(id, victim);
                 self.worker_remove_processing(id, victim);
+                if self.worker_mut(victim).actors.remove(id) {
+                    self.worker_mut(thief).actors.insert(id);
+                }
                 self.task_mut(id).processing_on = Some(thief);
                 self.worker_add_processing(id, thief);
                 self.acquire_resources(id, thief);

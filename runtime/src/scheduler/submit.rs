@@ -8,7 +8,7 @@ use super::task::{Priority, Restrictions, TaskStateName};
 use crate::graph::{DATA_PRODUCER, Graph, P2P_BARRIER};
 use crate::protocol::{Key, Value};
 
-use TaskStateName::{Erred, Released, Waiting};
+use TaskStateName::{Erred, Memory, Processing, Released, Waiting};
 
 /// Which tasks of a graph hold actors.
 #[derive(Clone, Debug, Default)]
@@ -318,7 +318,10 @@ impl State {
             Actors::Keys(keys) => keys.iter().filter_map(|k| self.task_id(k)).collect(),
         };
         for id in ids {
-            self.task_mut(id).actor = true;
+            // What already runs, or has run, was sent as a plain task.
+            if !matches!(self.task(id).state, Processing | Memory) {
+                self.task_mut(id).actor = true;
+            }
         }
     }
 
@@ -489,6 +492,7 @@ impl State {
             rare.restrictions.workers = restrictions.workers;
             rare.restrictions.hosts = restrictions.hosts;
         }
+        self.reconsider_unrunnable("set-restrictions");
         Ok(())
     }
 

@@ -21,7 +21,8 @@ pub(super) struct ErredArgs {
 }
 
 impl State {
-    /// Recommends a transition. A task that has a recommendation keeps its place and gets the new target.
+    /// Recommends a transition. A task that has a recommendation keeps its place and gets the new target, unless it is
+    /// to be forgotten: nothing in the same event can make it needed again.
     #[inline]
     pub(super) fn recommend(&mut self, id: TaskId, target: TaskStateName) {
         let at = self.task(id).rec_at;
@@ -29,8 +30,17 @@ impl State {
             let at = self.recs.len() as u32;
             self.recs.push((id, target));
             self.task_mut(id).rec_at = at;
-        } else {
+        } else if self.recs[at as usize].1 != Forgotten {
             self.recs[at as usize].1 = target;
+        }
+    }
+
+    /// Recommends to release a dependency that nobody needs any more. One that failed, or is about to, stays failed:
+    /// releasing it would run it and its dependents again.
+    pub(super) fn release_if_unneeded(&mut self, dep: TaskId) {
+        let task = self.task(dep);
+        if task.unneeded() && task.state != Erred && self.recommended(dep) != Some(Erred) {
+            self.recommend(dep, Released);
         }
     }
 

@@ -224,8 +224,8 @@ impl State {
             self.network_occ
         );
         ensure!(
-            self.no_workers_since.is_some() == self.running.is_empty(),
-            "wrongly (not) noted since when there are no workers"
+            self.no_workers_since.is_none() || self.running.is_empty(),
+            "workers run, yet it is noted since when there are none"
         );
         Ok(())
     }
