@@ -398,3 +398,22 @@ def test_plugins_close_with_the_scheduler(own, tmp_path):
     client.shutdown()
     wait_until(path.exists, 10)
     wait_until(lambda: path.read_text() == "clients True, closed", 5)
+
+
+def test_preload(make_cluster, tmp_path):
+    module = tmp_path / "preloaded_module.py"
+    module.write_text(
+        "import click\n"
+        "@click.command()\n"
+        "@click.option('--word')\n"
+        "def dask_setup(scheduler, word):\n"
+        "    scheduler.preloaded = word, scheduler.address\n"
+        "def dask_teardown(scheduler):\n"
+        f"    open({str(tmp_path / 'torn-down')!r}, 'w').close()\n"
+    )
+    cluster = make_cluster(0, scheduler_args=("--preload", str(module), "--word", "hello"))
+    with cluster.client() as client:
+        word, address = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.preloaded)
+        assert (word, address) == ("hello", cluster.address)
+    cluster.scheduler.stop()
+    assert (tmp_path / "torn-down").exists()

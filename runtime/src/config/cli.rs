@@ -80,7 +80,7 @@ pub struct SchedulerArgs {
     /// File to write connection information to, for clients and workers on a shared file system
     #[arg(long, value_name = "PATH")]
     pub scheduler_file: Option<PathBuf>,
-    /// Module that the scheduler should load: not supported
+    /// Module to load in the Python process beside the scheduler, as "foo.bar" or "/path/to/foo.py"
     #[arg(long, value_name = "MODULE")]
     pub preload: Vec<String>,
     /// Time of inactivity after which to end, like "1h" or "30 minutes"
@@ -89,8 +89,8 @@ pub struct SchedulerArgs {
     /// Format of log records on standard error
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
-    /// Arguments for preloaded modules
-    #[arg(hide = true)]
+    /// Arguments for preloaded modules: whatever follows the first flag that is not known
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub preload_argv: Vec<String>,
 }
 
@@ -148,7 +148,11 @@ pub struct SchedulerOptions {
 impl SchedulerArgs {
     /// Checks the flags and merges those that override configuration into `config`.
     pub fn resolve(&self, config: &mut SchedulerConfig) -> Result<SchedulerOptions, CliError> {
-        self.check_supported(config)?;
+        self.check_supported()?;
+        if !self.preload.is_empty() {
+            config.preload = self.preload.clone();
+            config.preload_argv = self.preload_argv.clone();
+        }
         if let Some(text) = self.idle_timeout.as_deref().filter(|text| !text.is_empty()) {
             config.idle_timeout = Some(Quantity(
                 units::parse_timedelta(text).map_err(CliError::IdleTimeout)?,
@@ -194,7 +198,7 @@ impl SchedulerArgs {
         config.require_encryption.get_or_insert(self.tls_given());
     }
 
-    fn check_supported(&self, config: &SchedulerConfig) -> Result<(), CliError> {
+    fn check_supported(&self) -> Result<(), CliError> {
         if self.jupyter {
             return Err(CliError::Unsupported(
                 "--jupyter is not supported: this scheduler is not a Python process. Start `jupyter server` beside it, \
@@ -202,13 +206,11 @@ impl SchedulerArgs {
                     .into(),
             ));
         }
-        if let Some(module) = self.preload.iter().chain(&config.preload).next() {
-            return Err(CliError::Unsupported(format!(
-                "preloading {module:?} is not supported: this scheduler is not a Python process. Remove --preload and \
-                 `distributed.scheduler.preload`; `client.register_plugin` may do instead"
-            )));
-        }
-        if let Some(argument) = self.preload_argv.first() {
+        if let Some(argument) = self
+            .preload_argv
+            .first()
+            .filter(|_| self.preload.is_empty())
+        {
             return Err(CliError::Unsupported(format!(
                 "unexpected argument {argument:?}; see --help"
             )));
@@ -308,7 +310,6 @@ mod tests {
             &["--protocol", "ucx"],
             &["--host", "::1"],
             &["--jupyter"],
-            &["--preload", "foo"],
             &["stray"],
             &["--tls-cert", "/nonexistent"],
             &["--idle-timeout", "5 foos"],
@@ -316,6 +317,14 @@ mod tests {
         ] {
             assert!(resolve(args).is_err(), "{args:?}");
         }
+    }
+
+    #[test]
+    fn preloaded_modules_have_arguments() {
+        let (_, config) = resolve(&["--preload", "foo.py", "--port", "0", "--word", "x"]).unwrap();
+        assert_eq!(config.preload, ["foo.py"]);
+        assert_eq!(config.preload_argv, ["--word", "x"]);
+        assert!(resolve(&["--word", "x"]).is_err());
     }
 
     #[test]

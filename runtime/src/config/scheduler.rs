@@ -58,6 +58,8 @@ settings! {
         worker_ttl: Option<Seconds> = "distributed.scheduler.worker-ttl",
         /// Modules to load at start.
         preload: Vec<String> = "distributed.scheduler.preload",
+        /// Their arguments.
+        preload_argv: Vec<String> = "distributed.scheduler.preload-argv",
         /// Assumed duration of tasks never seen.
         unknown_task_duration: Seconds = "distributed.scheduler.unknown-task-duration",
         /// Assumed durations by prefix.

@@ -56,9 +56,10 @@ impl Default for HostConfig {
     }
 }
 
-/// A plugin that was registered by request, to be registered again after a crash.
+/// What is to be done again after a crash: a plugin that was registered by request, preloaded modules.
 #[derive(Debug, Clone)]
 struct Registration {
+    op: &'static str,
     name: String,
     args: Value,
 }
@@ -109,7 +110,11 @@ impl Host {
             let name = result.as_str().unwrap_or_default().to_string();
             let mut plugins = self.inner.plugins();
             plugins.retain(|p| p.name != name);
-            plugins.push(Registration { name, args });
+            plugins.push(Registration {
+                op: "register_scheduler_plugin",
+                name,
+                args,
+            });
             return Ok(Value::Nil);
         }
         if let Some(Some(name)) = gone {
@@ -126,6 +131,25 @@ impl Host {
     pub async fn feed(&self, args: &Value) -> Result<Feed, HostError> {
         let session = self.inner.clone().session().await?;
         session.feed(args).await
+    }
+
+    /// Loads modules and runs their `dask_setup`, as `--preload` of the stock scheduler does.
+    ///
+    /// # Errors
+    /// If a module cannot be imported. A `dask_setup` that fails is logged only.
+    pub async fn preload(&self, modules: &[String], argv: &[String]) -> Result<(), HostError> {
+        let args = Value::map([
+            ("preload", Value::array(modules)),
+            ("argv", Value::array(argv)),
+        ]);
+        let session = self.inner.clone().session().await?;
+        session.call("preload", &args).await?;
+        self.inner.plugins().push(Registration {
+            op: "preload",
+            name: modules.join(" "),
+            args,
+        });
+        Ok(())
     }
 
     /// Starts the process, if there is none, and imports what a shuffle needs. Returns at once.
@@ -212,8 +236,8 @@ impl Inner {
         }
         // The slot stays locked meanwhile: whoever calls next finds the plugins there.
         for r in registrations {
-            if let Err(e) = session.call("register_scheduler_plugin", &r.args).await {
-                tracing::error!(plugin = %r.name, "the plugin cannot be registered again: {e}");
+            if let Err(e) = session.call(r.op, &r.args).await {
+                tracing::error!(plugin = %r.name, "it cannot be registered again: {e}");
                 self.plugins().retain(|p| p.name != r.name);
             }
         }

@@ -22,7 +22,7 @@ use crate::config::tls::TlsConfigs;
 use crate::config::tree::Tree;
 use crate::ext::{Ext, handle_stream};
 use crate::graph::{GraphPool, PoolConfig};
-use crate::host::{Host, HostConfig};
+use crate::host::{Host, HostConfig, HostError};
 use crate::protocol::{Limits, Value};
 use crate::scheduler::memory::Measure;
 use crate::scheduler::shuffle::WORKER_PLUGIN;
@@ -45,6 +45,9 @@ pub enum StartError {
     /// The core thread.
     #[error("cannot start the core thread: {0}")]
     Core(#[from] io::Error),
+    /// A module to be preloaded.
+    #[error("cannot preload: {0}")]
+    Preload(#[from] HostError),
     /// No certificates.
     #[error(
         "to listen on {0} set distributed.comm.tls.ca-file and .scheduler.cert, or --tls-ca-file and --tls-cert"
@@ -215,6 +218,10 @@ impl Server {
         let core_thread = start_core(reactor, handle, &ctx, limits)?;
         for (listener, tls) in listeners {
             tokio::spawn(listen::serve(listener, tls, ctx.clone()));
+        }
+        if !config.preload.is_empty() {
+            let host = &ctx.python.host;
+            host.preload(&config.preload, &config.preload_argv).await?;
         }
         let expiring = ctx.clone();
         tokio::spawn(async move {

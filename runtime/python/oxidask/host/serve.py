@@ -137,6 +137,14 @@ class Host:
             await self.mirror.register_scheduler_plugin(plugin, name=name, idempotent=idempotent)
         return name
 
+    async def op_preload(self, args):
+        """Import modules and run their ``dask_setup``."""
+        from distributed.preloading import process_preloads
+
+        self.mirror.preloads = process_preloads(self.mirror, list(args["preload"]), list(args["argv"]))
+        with self.listening():
+            await self.mirror.preloads.start()
+
     async def op_unregister_scheduler_plugin(self, args):
         """Take a plugin away."""
         await self.mirror.unregister_scheduler_plugin(args["name"])
@@ -198,8 +206,10 @@ class Host:
         return run_spec(**args)
 
     async def op_close(self, args):
-        """Let plugins end."""
+        """Let plugins and preloaded modules end."""
         for hook in ("before_close", "close"):
+            if hook == "close" and self.mirror.preloads:
+                await self.mirror.preloads.teardown()
             for plugin in list(self.mirror.plugins.values()):
                 try:
                     if hasattr(plugin, hook):
