@@ -2,14 +2,17 @@
 //!
 //! Every function here is a pure look; what it costs is proportional to what is asked.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::ids::{IdSet, TaskId, WorkerId};
-use super::out::ToClient;
-use super::state::State;
-use super::task::{Durations, ErrorPayload, N_STATES, Task};
 use crate::protocol::{Key, Value};
+use crate::scheduler::ids::{IdSet, TaskId, WorkerId};
+use crate::scheduler::out::ToClient;
+use crate::scheduler::state::State;
+use crate::scheduler::task::{Durations, ErrorPayload, N_STATES, Task};
 
 /// Tasks of which one request gives more than it asked for.
 const MAX_MORE: usize = 4096;
@@ -53,7 +56,7 @@ pub fn snapshot(state: &State, what: &str, args: &Value) -> Value {
         "queued" => {
             let queued = state
                 .all_tasks()
-                .filter(|(_, t)| t.state == super::TaskStateName::Queued);
+                .filter(|(_, t)| t.state == crate::scheduler::TaskStateName::Queued);
             Value::Array(queued.map(|(_, t)| t.key.to_value()).collect())
         }
         "transition_log" => transition_log(state),
@@ -99,7 +102,7 @@ fn info(state: &State) -> Value {
         .all_workers()
         .map(|(_, w)| (w.info.name.clone(), Value::from(&*w.info.address)));
     let done = |states: &[u32; N_STATES]| {
-        use super::TaskStateName::{NoWorker, Processing, Queued, Waiting};
+        use crate::scheduler::TaskStateName::{NoWorker, Processing, Queued, Waiting};
         [Waiting, NoWorker, Queued, Processing]
             .iter()
             .all(|s| states[*s as usize] == 0)
@@ -134,7 +137,6 @@ fn tasks(state: &State, args: &Value) -> Value {
         return Value::Array(state.all_tasks().map(|(_, t)| task(state, t)).collect());
     };
     let more = args.get("more").and_then(Value::as_u64).unwrap_or(0);
-    let limit = wanted.len() + usize::try_from(more).unwrap_or(MAX_MORE).min(MAX_MORE);
     let mut seen = IdSet::default();
     let mut waiting: VecDeque<TaskId> = VecDeque::new();
     for key in wanted.iter().filter_map(|k| Key::from_value(k).ok()) {
@@ -144,6 +146,7 @@ fn tasks(state: &State, args: &Value) -> Value {
             waiting.push_back(id);
         }
     }
+    let limit = seen.len() + usize::try_from(more).unwrap_or(MAX_MORE).min(MAX_MORE);
     while let Some(id) = waiting.pop_front() {
         for dependency in state.task(id).dependencies.iter() {
             if seen.len() >= limit {
@@ -171,7 +174,7 @@ fn task(state: &State, task: &Task) -> Value {
     let priority = task
         .priority
         .map(|p| Value::Array(vec![p.user.into(), p.generation.into(), p.internal.into()]));
-    let client = |id: &super::ClientId| Value::from(&*state.client(*id).name);
+    let client = |id: &crate::scheduler::ClientId| Value::from(&*state.client(*id).name);
     let rare = task.rare.as_deref();
     let restrictions = task.restrictions();
     let list = |list: Option<&Vec<Arc<str>>>| match list {
@@ -186,7 +189,9 @@ fn task(state: &State, task: &Task) -> Value {
         Value::Map(amounts.collect())
     });
     let failure = rare.and_then(|r| r.failure.as_deref());
-    let text = |f: fn(&super::Failure) -> &String| Value::from(failure.map(|e| Value::from(f(e))));
+    let text = |f: fn(&crate::scheduler::Failure) -> &String| {
+        Value::from(failure.map(|e| Value::from(f(e))))
+    };
     let blame = task.exception_blame().and_then(|id| state.live_task(id));
     let annotations = rare
         .and_then(|r| r.annotations.as_ref())
@@ -288,7 +293,7 @@ fn worker_tasks(state: &State, address: Option<&str>) -> Value {
         let key = state.live_task(id)?.key.to_value();
         Some(Value::Array(vec![key, v]))
     };
-    let set = |f: fn(&super::worker::Worker) -> &IdSet<TaskId>| {
+    let set = |f: fn(&crate::scheduler::worker::Worker) -> &IdSet<TaskId>| {
         worker.map_or(Value::Array(Vec::new()), |w| keys(state, f(w)))
     };
     let executing = worker
@@ -319,7 +324,7 @@ fn durations(d: &Durations) -> Value {
 }
 
 fn groups(state: &State) -> Value {
-    let record = |g: &super::task::Group| {
+    let record = |g: &crate::scheduler::task::Group| {
         let dependencies = g
             .dependencies
             .iter()
@@ -339,7 +344,7 @@ fn groups(state: &State) -> Value {
 }
 
 fn prefixes(state: &State) -> Value {
-    let record = |p: &super::task::Prefix| {
+    let record = |p: &crate::scheduler::task::Prefix| {
         let nbytes: i64 = p.groups.iter().map(|g| state.group(g).nbytes_total).sum();
         Value::map([
             ("name", Value::from(&*p.name)),
@@ -356,7 +361,10 @@ fn prefixes(state: &State) -> Value {
 }
 
 fn clients(state: &State) -> Value {
-    let record = |(_, c): (super::ClientId, &super::client::Client)| {
+    let record = |(_, c): (
+        crate::scheduler::ClientId,
+        &crate::scheduler::client::Client,
+    )| {
         Value::map([
             ("name", Value::from(&*c.name)),
             ("last_seen", c.last_seen.into()),
@@ -372,7 +380,7 @@ fn client_keys(state: &State, args: &Value) -> Option<Value> {
 }
 
 fn hosts(state: &State) -> Value {
-    let record = |host: &super::state::HostInfo| {
+    let record = |host: &crate::scheduler::state::HostInfo| {
         let workers = host.addresses.iter().filter_map(|a| state.worker_id(a));
         let nthreads: u32 = workers.map(|id| state.worker(id).info.nthreads).sum();
         Value::map([
@@ -392,7 +400,7 @@ fn hosts(state: &State) -> Value {
 }
 
 fn transition_log(state: &State) -> Value {
-    let entry = |t: &super::story::Transition| {
+    let entry = |t: &crate::scheduler::story::Transition| {
         let recs = t
             .recommendations
             .iter()
