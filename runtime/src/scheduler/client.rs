@@ -97,7 +97,9 @@ impl State {
                     // A result that was given up meanwhile; stock Dask would let the client wait for ever.
                     if self.task(id).state == Released {
                         self.recommend(id, Waiting);
-                    } else if name == FIRE_AND_FORGET && self.is_done(id) {
+                    } else if name == FIRE_AND_FORGET
+                        && matches!(self.task(id).state, Memory | Erred)
+                    {
                         // Nothing is left to wait for; stock Dask would keep the result for ever.
                         self.client_releases_one(c, id);
                     }

@@ -106,6 +106,12 @@ impl State {
         worker.backlog() < slots
     }
 
+    /// Whether the worker has fewer root tasks than `worker-saturation` alone would give it.
+    pub(super) fn is_below_saturation(&self, w: WorkerId) -> bool {
+        let worker = self.worker(w);
+        worker.backlog() < worker.capacity(self.config.worker_saturation)
+    }
+
     /// The least busy worker with a free slot, for a task that has just become ready.
     pub(super) fn decide_worker_rootish_queuing_enabled(&self) -> Option<WorkerId> {
         if self.window.marks == 0 {

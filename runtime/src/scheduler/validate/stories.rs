@@ -54,10 +54,10 @@ impl State {
             "{} entries of the queue for {n} tasks",
             self.queued.len()
         );
+        let free = self.running.iter().find(|w| self.is_below_saturation(*w));
         ensure!(
-            n == 0 || self.idle_task_count.is_empty(),
-            "{n} tasks are queued although {} workers have free slots",
-            self.idle_task_count.len()
+            n == 0 || free.is_none(),
+            "{n} tasks are queued although {free:?} has free slots"
         );
         let n = in_state(TaskStateName::NoWorker);
         ensure!(

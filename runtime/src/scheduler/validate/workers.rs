@@ -130,7 +130,7 @@ impl State {
     fn validate_worker_sets(&self, id: WorkerId, worker: &Worker) -> Result<(), Violation> {
         let running = worker.status == Status::Running;
         let (p, n) = (worker.processing.len(), worker.info.nthreads as usize);
-        let free = worker.slots_available(self.config.worker_saturation) > 0;
+        let free = self.has_free_slot(id);
         ensure!(
             self.running.contains(id) == running,
             "wrongly (not) among the running workers"
