@@ -33,8 +33,28 @@ def hint(e):
     return ""
 
 
+# Unpickling a longer traceback can itself exceed the client's recursion limit.
+LONGEST_TRACEBACK = 100
+
+
+def _sendable(e):
+    """The exception as a client can take it: one that would end its event loop, or break it, becomes another."""
+    if not isinstance(e, Exception):
+        return RuntimeError(f"The graph raised {e!r}, which would end the process that makes its tasks; it was given up")
+    frames, tb = 0, e.__traceback__
+    while tb is not None and frames <= LONGEST_TRACEBACK:
+        frames, tb = frames + 1, tb.tb_next
+    if frames <= LONGEST_TRACEBACK:
+        return e
+    try:
+        return type(e)(*e.args)
+    except Exception:
+        return RuntimeError(repr(e))
+
+
 def report(e):
     """The error's message: its map and its frames (exception, traceback)."""
+    e = _sendable(e)
     if isinstance(e, MemoryError) and not e.args:
         e.args = (hint(e),)
     msg = error_message(e)

@@ -1,6 +1,6 @@
 //! What needs Python: graphs, functions that run on the scheduler, its plugins.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{Ctx, Reply, RpcError, arg, arg_seconds};
 use crate::graph::{Graph, GraphError, GraphPool, GraphRequest, OrderFn, P2P_BARRIER, Structure};
@@ -117,12 +117,25 @@ async fn materialize(
             .and_then(Value::as_payload)
             .cloned(),
     };
-    let order_fn: Option<OrderFn> = need_order.then(|| Box::new(static_order) as OrderFn);
+    let cycle: Arc<OnceLock<String>> = Arc::default();
+    let found = cycle.clone();
+    let order_fn: Option<OrderFn> = need_order.then(|| {
+        let order: OrderFn = Box::new(move |s| {
+            static_order(s).unwrap_or_else(|text| {
+                let _ = found.set(text);
+                Vec::new()
+            })
+        });
+        order
+    });
     let mut graph = ctx
         .python
         .graphs
         .materialize_ordered(request, order_fn)
         .await?;
+    if let Some(text) = cycle.get() {
+        return Err(GraphError::runtime(text.clone()));
+    }
     // A shuffle's workers ask for its specification as soon as its first tasks run.
     if graph.flags.iter().any(|f| f & P2P_BARRIER != 0) {
         ctx.python.host.warm_up();
@@ -131,32 +144,31 @@ async fn materialize(
     Ok((graph, order))
 }
 
-/// The static order of a graph's tasks.
-fn static_order(s: &Structure) -> Vec<u32> {
+/// The static order of a graph's tasks; a text for the client if there is none.
+fn static_order(s: &Structure) -> Result<Vec<u32>, String> {
     let n = s.keys.len();
-    if n <= 1 {
-        return vec![0; n];
-    }
     let name = |i: u32| {
         s.keys
             .get(i as usize)
             .map(Key::to_string)
             .unwrap_or_default()
     };
-    match order::order(
+    if n <= 1 && !s.deps.contains(&0) {
+        return Ok(vec![0; n]);
+    }
+    let ordered = order::order(
         n,
         &s.dep_offsets,
         &s.deps,
         &s.flags,
         s.externals.len(),
         &name,
-    ) {
-        Ok(order) => order,
-        Err(e) => {
-            tracing::warn!(error = %e, "a graph that cannot be ordered");
-            (0..n as u32).collect()
-        }
-    }
+    );
+    ordered.map_err(|e| {
+        let mut path: Vec<String> = e.tasks.iter().take(20).map(|t| name(*t)).collect();
+        path.extend(e.tasks.first().map(|t| name(*t)));
+        format!("Cycle detected in Dask: {}", path.join("->"))
+    })
 }
 
 fn submission(client: ClientId, message: &Value, start: f64) -> Result<Submission, RpcError> {
