@@ -3,6 +3,7 @@
 mod broadcast;
 mod data;
 mod diagnostics;
+mod dump;
 mod error;
 mod host;
 mod lifecycle;
@@ -257,8 +258,8 @@ pub async fn dispatch(ctx: &Arc<Ctx>, op: &str, req: &Value) -> Reply {
         "get_task_stream_index" => diagnostics::task_stream_index(ctx).await,
         "start_task_metadata" => diagnostics::start_task_metadata(ctx, req).await,
         "stop_task_metadata" => diagnostics::stop_task_metadata(ctx, req).await,
-        "get_cluster_state" => diagnostics::cluster_state(ctx, req).await,
-        "dump_state" => diagnostics::dump_state(ctx, req).await,
+        "get_cluster_state" => dump::cluster_state(ctx, req).await,
+        "dump_state" => dump::dump_state(ctx, req).await,
         "get_story" => diagnostics::story(ctx, req).await,
         "benchmark_hardware" => diagnostics::benchmark_hardware(ctx).await,
         "get_worker_monitor_info" => diagnostics::worker_monitor_info(ctx, req).await,
