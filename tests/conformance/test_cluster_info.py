@@ -13,7 +13,9 @@ from helpers import inc, slow_inc
 def test_s011_connects_unchanged(shared):
     with shared.client(set_as_default=False) as client:
         assert client.submit(inc, 1).result(timeout=10) == 2
-        assert "tcp://" in repr(client) and "3" in repr(client)
+        client.wait_for_workers(3, timeout=20)
+        wait_until(lambda: "processes=3" in repr(client), 10)
+        assert "tcp://" in repr(client)
 
 
 def test_scheduler_info(client, shared):

@@ -163,6 +163,7 @@ def test_killed_helper_is_replaced(own):
     assert helpers
     for pid in helpers:
         os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(running(pid) for pid in helpers), 10)
     assert array_sum(client) == 400
     assert client.run_on_scheduler(inc, 1) == 2
 
@@ -182,7 +183,7 @@ def test_helpers_start_lazily_and_end_with_the_scheduler(own):
     client.close()
     cluster.scheduler.send(signal.SIGTERM)
     cluster.scheduler.wait(15)
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") and running(pid) for pid in helpers), 10)
+    wait_until(lambda: not any(running(pid) for pid in helpers), 10)
 
 
 def running(pid):

@@ -165,14 +165,14 @@ def test_s141_annotate_callable_and_retries(client, tmp_path):
 
 
 def test_s141_custom_annotation_is_kept(client):
-    with dask.annotate(my_note={"deep": [1, 2]}):
+    with dask.annotate(my_note={"deep": {"er": 2}}):
         future = client.submit(inc, 1, key="noted")
     future.result()
 
     def annotation(dask_scheduler):
         return dict(dask_scheduler.tasks["noted"].annotations)
 
-    assert client.run_on_scheduler(annotation)["my_note"] == {"deep": [1, 2]}
+    assert client.run_on_scheduler(annotation)["my_note"] == {"deep": {"er": 2}}
 
 
 def test_s140_resources(client):

@@ -45,7 +45,7 @@ def test_s204_metrics(client, shared):
     missing = [n for n in names if f"dask_scheduler_{n}" not in families]
     assert not missing
     value = lambda name, **labels: next(s.value for s in families[name].samples if s.labels == labels)
-    assert value("dask_scheduler_clients") == 1
+    assert value("dask_scheduler_clients") >= 1
     assert value("dask_scheduler_tasks", state="memory") == 5 and value("dask_scheduler_tasks", state="erred") == 1
     assert {s.labels["state"] for s in families["dask_scheduler_workers"].samples} == {
         "idle",
