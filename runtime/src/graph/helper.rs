@@ -118,17 +118,21 @@ impl Helper {
         }
     }
 
-    /// Materialises one graph.
-    pub async fn graph(
-        &mut self,
-        request: &GraphRequest,
-        order: Option<OrderFn>,
-    ) -> Result<Graph, HelperError> {
+    /// Hands over one graph. If the process is gone before it has begun, that is not the graph's doing.
+    pub async fn begin(&mut self, request: &GraphRequest) -> Result<(), HelperError> {
         self.requests += 1;
         self.child
             .channel
             .send(&encode(request, self.requests))
             .await?;
+        match receive(&mut self.child).await? {
+            Incoming::Other(_) => Ok(()),
+            _ => Err(AnswerError::Shape("an acknowledgement was expected").into()),
+        }
+    }
+
+    /// Materialises the graph that was handed over.
+    pub async fn graph(&mut self, order: Option<OrderFn>) -> Result<Graph, HelperError> {
         let head = match receive(&mut self.child).await? {
             Incoming::Head(head) => *head,
             Incoming::Error(e) => return Err(HelperError::Failed(e)),

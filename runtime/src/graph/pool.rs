@@ -160,9 +160,9 @@ impl GraphPool {
         request: &GraphRequest,
         order: Option<OrderFn>,
     ) -> Result<Graph, GraphError> {
-        let mut busy = self.helper().await?;
+        let mut busy = self.begun(request).await?;
         let limit = self.inner.config.timeout;
-        let outcome = timeout(limit, busy.helper.graph(request, order)).await;
+        let outcome = timeout(limit, busy.helper.graph(order)).await;
         let seconds = limit.as_secs();
         match outcome {
             Ok(outcome) => {
@@ -172,6 +172,22 @@ impl GraphPool {
             Err(_) => Err(busy.hung(&format!(
                 "The graph was not materialised within {seconds} s (oxidask.graph.timeout) and was given up"
             ))),
+        }
+    }
+
+    /// A helper that has begun with the request. One that turns out to have died while it was idle is replaced.
+    async fn begun(&self, request: &GraphRequest) -> Result<Busy, GraphError> {
+        let mut last_try = false;
+        loop {
+            let mut busy = self.helper().await?;
+            match busy.helper.begin(request).await {
+                Ok(()) => return Ok(busy),
+                Err(HelperError::Gone(error)) if !last_try => {
+                    tracing::warn!(pid = busy.helper.child.pid(), %error, "a graph helper had ended; another takes over");
+                    last_try = true;
+                }
+                Err(e) => return busy.settle("The graph", Err(e)).await,
+            }
         }
     }
 

@@ -38,28 +38,30 @@ LONGEST_TRACEBACK = 100
 
 
 def _sendable(e):
-    """The exception as a client can take it: one that would end its event loop, or break it, becomes another."""
+    """The exception as a client can take it (one that would end its event loop or break it becomes another), and
+    whether its traceback can be sent."""
     if not isinstance(e, Exception):
-        return RuntimeError(f"The graph raised {e!r}, which would end the process that makes its tasks; it was given up")
+        text = f"The graph raised {e!r}, which would end the process that makes its tasks; it was given up"
+        return RuntimeError(text), True
     frames, tb = 0, e.__traceback__
     while tb is not None and frames <= LONGEST_TRACEBACK:
         frames, tb = frames + 1, tb.tb_next
     if frames <= LONGEST_TRACEBACK:
-        return e
+        return e, True
     try:
-        return type(e)(*e.args)
+        return type(e)(*e.args), False
     except Exception:
-        return RuntimeError(repr(e))
+        return RuntimeError(repr(e)), False
 
 
 def report(e):
     """The error's message: its map and its frames (exception, traceback)."""
-    e = _sendable(e)
+    e, with_traceback = _sendable(e)
     if isinstance(e, MemoryError) and not e.args:
         e.args = (hint(e),)
     msg = error_message(e)
     exception = getattr(msg["exception"], "data", None) or b""
-    traceback = getattr(msg["traceback"], "data", None) or b""
+    traceback = (getattr(msg["traceback"], "data", None) or b"") if with_traceback else b""
     head = {
         "t": "error",
         "exception_text": msg["exception_text"],

@@ -107,6 +107,8 @@ class Helper:
 
     def op_graph(self, head, frames):
         """Materialise an expression: frames are the expression's, the annotations' and the span's payloads."""
+        # From here on a crash is this graph's; before, the process had died while it was idle.
+        self.channel.send({"t": "begun"})
         load = self.materialise
         nexpr, nannotations = head["expr"], head["annotations"]
         answer = load.Answer(self.channel, head["id"])
