@@ -1,5 +1,5 @@
 # Each line calls one tool. CARGO_TARGET_DIR and XDG_CACHE_HOME are honoured; the Python environments live in the cache.
-.PHONY: build demo test rust-test conformance fuzz lint bench
+.PHONY: build demo test rust-test python-test conformance fuzz lint bench
 
 build:
 	cargo build --profile fast --workspace --bins
@@ -7,10 +7,13 @@ build:
 demo: build
 	"$$(bash tests/venv.sh requirements-base.txt)"/bin/python tests/demo/demo.py
 
-test: rust-test conformance fuzz
+test: rust-test python-test conformance fuzz
 
 rust-test:
-	cargo test --profile fast --workspace
+	OXIDASK_PYTHON="$$(bash tests/venv.sh)/bin/python" cargo test --profile fast --workspace
+
+python-test:
+	"$$(bash tests/venv.sh)/bin/python" -m pytest -c tests/pytest.ini runtime/python/tests
 
 conformance: build
 	bash tests/conformance.sh

@@ -137,7 +137,8 @@ class HelperProcess:
         spans = pickled(spans) if spans is not None else []
         expr = [msgpack.packb(header), *frames]
         head = {"op": "graph", "id": 1, "expr": len(expr), "annotations": len(common)}
-        self.channel.send(head, *expr, *common, *spans)
+        begun, _ = self.request(head, *expr, *common, *spans)
+        assert begun["t"] == "begun"
         n = struct.unpack("<I", self.channel._read(4))[0]
         lengths = struct.unpack(f"<{n}Q", self.channel._read(8 * n))
         raw = [bytes(self.channel._read(k)) for k in lengths]
