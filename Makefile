@@ -13,7 +13,7 @@ rust-test:
 	OXIDASK_PYTHON="$$(bash tests/venv.sh)/bin/python" cargo test --profile fast --workspace
 
 python-test:
-	"$$(bash tests/venv.sh)/bin/python" -m pytest -c tests/pytest.ini runtime/python/tests
+	venv="$$(bash tests/venv.sh)" && cd runtime/python/tests && "$$venv/bin/python" -m pytest -c ../../../tests/pytest.ini .
 
 conformance: build
 	bash tests/conformance.sh
