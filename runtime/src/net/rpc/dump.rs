@@ -99,7 +99,17 @@ fn dump(state: &State, me: &super::Identity) -> Value {
         ]);
         (t.key.to_string(), entry)
     });
-    let log = state.transition_log.iter().map(transition_value);
+    // A dump in msgpack can be read back only if all keys of its maps are text.
+    let log = state.transition_log.iter().map(|t| {
+        let mut value = transition_value(t);
+        if let Value::Array(fields) = &mut value
+            && let Some(recs) = fields.get_mut(3)
+        {
+            let recommended = t.recommendations.iter();
+            *recs = Value::map(recommended.map(|(k, s)| (k.to_string(), Value::from(s.as_str()))));
+        }
+        value
+    });
     let mut map = super::register::identity(state, me, -1);
     let clients = state.all_clients().map(|(_, c)| {
         let wants = c
