@@ -89,6 +89,16 @@ def test_tls(tls_cluster, security):
         assert len(client.get_versions()["workers"]) == 2
 
 
+def test_tls_from_functions_on_the_scheduler(tls_cluster, security):
+    async def ask(dask_scheduler):
+        identity = [await dask_scheduler.rpc(address).identity() for address in dask_scheduler.workers]
+        return [reply["type"] for reply in identity]
+
+    with tls_cluster.client(security=security) as client:
+        client.wait_for_workers(2)
+        assert client.run_on_scheduler(ask) == ["Worker", "Worker"]
+
+
 def test_tls_refuses_strangers(tls_cluster, tmp_path, security):
     port = tls_cluster.port
     with Peer(port, handshake=False) as plain:

@@ -14,6 +14,7 @@ import weakref
 from collections import defaultdict, deque
 from types import SimpleNamespace
 
+import dask
 import psutil
 from dask.utils import key_split
 from distributed.core import ConnectionPool, Status
@@ -115,8 +116,6 @@ class MirrorScheduler(Scheduler):
         self.tasks = views.Tasks(self)
         self.plugins = Plugins(plugins_changed)
         self.extensions = {name: Extension(name) for name in EXTENSIONS}
-        self.security = Security()
-        self.connection_args = self.security.get_connection_args("scheduler")
         # Files and packages that are uploaded to the scheduler lie there.
         self.local_directory = tempfile.mkdtemp(prefix="oxidask-host-")
         sys.path.insert(0, self.local_directory)
@@ -328,10 +327,23 @@ class MirrorScheduler(Scheduler):
     is_idle = property(lambda self: self.info["is_idle"])
 
     @property
+    def security(self):
+        """The certificates of the scheduler."""
+        with dask.config.set(self.info.get("tls") or {}):
+            return Security()
+
+    @property
+    def connection_args(self):
+        return self.security.get_connection_args("scheduler")
+
+    @property
     def rpc(self):
         """Connections to workers, as ``scheduler.rpc(address)``."""
         if "_pool" not in vars(self):
             self._pool = ConnectionPool(limit=64, deserialize=True, connection_args=self.connection_args, server=None)
+            # What its coroutine `start` does.
+            self._pool.semaphore = asyncio.Semaphore(self._pool.limit)
+            self._pool.status = Status.running
         return self._pool
 
     @property

@@ -104,6 +104,7 @@ impl HostBackend for Backend {
                 map.push(("address".into(), (&me.address).into()));
                 map.push(("started".into(), me.started.into()));
                 map.push(("services".into(), me.services()));
+                map.push(("tls".into(), tls_settings(&ctx)));
             }
             part
         })
@@ -141,6 +142,19 @@ impl HostBackend for Backend {
             done.map_err(|e| e.text)
         })
     }
+}
+
+/// Certificates, by Dask's names of the settings: they may have come by flags, which the host has not seen.
+fn tls_settings(ctx: &Ctx) -> Value {
+    let settings = [
+        ("distributed.comm.tls.ca-file", &ctx.config.tls_ca_file),
+        ("distributed.comm.tls.scheduler.cert", &ctx.config.tls_cert),
+        ("distributed.comm.tls.scheduler.key", &ctx.config.tls_key),
+    ];
+    let given = settings
+        .into_iter()
+        .filter_map(|(k, v)| Some((k, Value::from(v.as_ref()?))));
+    Value::map(given)
 }
 
 async fn send(ctx: &Ctx, args: Value) -> Reply {
