@@ -153,8 +153,8 @@ impl State {
 
     /// Lets a worker go after [`RetireStep::Done`]: it is forgotten (`remove`) and told to close (`close`).
     pub fn finish_retire(&mut self, w: WorkerId, close: bool, remove: bool) {
-        self.end_retirement(w, Phase::Finished);
         if !self.is_registered(w) {
+            self.end_retirement(w, Phase::Finished);
             return;
         }
         let address = self.worker(w).info.address.clone();
@@ -165,6 +165,7 @@ impl State {
             let reason = "scheduler-close-worker";
             self.send_worker(w, ToWorker::Close { reason });
         }
+        self.end_retirement(w, Phase::Finished);
         tracing::info!(worker = %address, "Retired worker");
     }
 
