@@ -68,23 +68,33 @@ pub(super) fn router(view: Arc<dyn StateView>, options: HttpOptions) -> Router {
     let mut router = if base.is_empty() {
         routes
     } else {
-        // The bare and the slashed prefix lead to the first page; so does the root, as in stock.
-        let home = format!("{base}/status");
-        Router::new()
-            .route(
-                "/",
-                get(redirect(StatusCode::MOVED_PERMANENTLY, home.clone())),
-            )
-            .route(
-                &format!("{base}/"),
-                get(redirect(StatusCode::MOVED_PERMANENTLY, home)),
-            )
-            // Probes need not know the prefix.
-            .route("/health", get(health))
-            .nest(&base, routes)
+        prefixed(&base, routes)
     };
     router = router.layer(middleware::from_fn(headers));
     router.with_state(shared)
+}
+
+/// The routes under their prefix. The bare and the slashed prefix lead to the first page; so does the root, as in stock.
+fn prefixed(base: &str, routes: Router<Shared>) -> Router<Shared> {
+    let home = format!("{base}/status");
+    let mut router = Router::new()
+        .route(
+            "/",
+            get(redirect(StatusCode::MOVED_PERMANENTLY, home.clone())),
+        )
+        .route(
+            &format!("{base}/"),
+            get(redirect(StatusCode::MOVED_PERMANENTLY, home.clone())),
+        );
+    // Probes need not know the prefix.
+    if base != "/health" {
+        router = router.route("/health", get(health));
+    }
+    // Nor do links that clients make from the address alone.
+    if base != "/status" {
+        router = router.route("/status", get(redirect(StatusCode::FOUND, home)));
+    }
+    router.nest(base, routes)
 }
 
 fn plain_routes() -> Router<Shared> {

@@ -313,7 +313,19 @@ async fn prefix_is_honoured() {
         assert_eq!(reply.status, 301, "{path}");
         assert!(reply.head.contains("location: /a/b/status"), "{path}");
     }
-    assert_eq!(server.get("/status").await.status, 404);
+    let reply = server.get("/status").await;
+    assert_eq!(reply.status, 302);
+    assert!(reply.head.contains("location: /a/b/status"));
+    assert_eq!(server.get("/metrics").await.status, 404);
+    for prefix in ["status", "health"] {
+        let server = start(HttpOptions {
+            prefix: prefix.into(),
+            ..HttpOptions::default()
+        })
+        .await;
+        let path = format!("/{prefix}/health");
+        assert_eq!(server.get(&path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]
