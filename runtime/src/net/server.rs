@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::AbortHandle;
 
 use super::core::{Core, CoreHandle, Services, wall_time};
 use super::pool::Pool;
@@ -76,6 +77,7 @@ pub struct Server {
     /// The addresses it listens on.
     pub addresses: Vec<String>,
     core_thread: JoinHandle<()>,
+    accepting: Vec<AbortHandle>,
     shutdown: watch::Receiver<Option<String>>,
 }
 
@@ -216,8 +218,10 @@ impl Server {
             config: config.clone(),
         });
         let core_thread = start_core(reactor, handle, &ctx, limits)?;
+        let mut accepting = Vec::new();
         for (listener, tls) in listeners {
-            tokio::spawn(listen::serve(listener, tls, ctx.clone()));
+            let serving = tokio::spawn(listen::serve(listener, tls, ctx.clone()));
+            accepting.push(serving.abort_handle());
         }
         if !config.preload.is_empty() {
             let host = &ctx.python.host;
@@ -232,6 +236,7 @@ impl Server {
             ctx,
             addresses,
             core_thread,
+            accepting,
             shutdown: shutdown_rx,
         })
     }
@@ -249,6 +254,10 @@ impl Server {
         tracing::info!("Closing scheduler. Reason: {reason}");
         // First, so that plugins still find the scheduler.
         self.ctx.python.host.shut_down(CLOSE_TIMEOUT).await;
+        // Who has lost its connection must find nobody here, rather than a scheduler that is about to end.
+        for listener in &self.accepting {
+            listener.abort();
+        }
         self.ctx.core.post(|core: &mut Core| {
             let workers: Vec<_> = core.state.all_workers().map(|(id, _)| id).collect();
             for id in workers {

@@ -17,6 +17,8 @@ pub enum RpcError {
     },
     /// A whole error message of another process, passed on.
     Message(Value),
+    /// The scheduler is closing: the connection ends without an answer, as if it had ended already.
+    Closing,
 }
 
 impl RpcError {
@@ -59,6 +61,7 @@ impl RpcError {
         match self {
             Self::Exception { pickle, text } => error_message(pickle, &text),
             Self::Message(value) => value,
+            Self::Closing => Self::runtime(Closed.to_string()).into_reply(),
         }
     }
 
@@ -71,6 +74,7 @@ impl RpcError {
                 .and_then(Value::as_str)
                 .unwrap_or("error")
                 .to_string(),
+            Self::Closing => Closed.to_string(),
         }
     }
 }
@@ -82,8 +86,8 @@ impl From<DecodeError> for RpcError {
 }
 
 impl From<Closed> for RpcError {
-    fn from(e: Closed) -> Self {
-        Self::runtime(e.to_string())
+    fn from(_: Closed) -> Self {
+        Self::Closing
     }
 }
 

@@ -148,6 +148,9 @@ pub async fn serve(mut conn: Connection, ctx: Arc<Ctx>) -> Result<(), ConnError>
         } else {
             answer(&mut conn, &ctx, &op, &request).await?
         };
+        if matches!(reply, Err(RpcError::Closing)) {
+            return Ok(());
+        }
         if wants_reply {
             let reply = reply.unwrap_or_else(|e| {
                 tracing::debug!(op, error = %e.text(), "request failed");
