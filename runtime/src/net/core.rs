@@ -217,17 +217,16 @@ impl Core {
             };
             stream.dirty = false;
             if matches!(stream.peer, Peer::Client(_)) && !stream.close_after_flush {
-                if now - stream.last_flush > COALESCE_S {
-                    stream.recent_messages = 0;
-                } else if stream.recent_messages > COALESCE_FROM {
+                if now - stream.window_start >= COALESCE_S {
+                    stream.next_window(now, COALESCE_FROM, COALESCE_S);
+                } else if stream.busy || stream.recent_messages > COALESCE_FROM {
                     if stream.hold_until.is_none() {
-                        stream.hold_until = Some(stream.last_flush + COALESCE_S);
+                        stream.hold_until = Some(stream.window_start + COALESCE_S);
                         self.held.push(token);
                     }
                     continue;
                 }
             }
-            stream.last_flush = now;
             self.flush_stream(token);
         }
         self.dirty = tokens;
@@ -248,8 +247,7 @@ impl Core {
                 }
                 Some(_) => {
                     stream.hold_until = None;
-                    stream.last_flush = now;
-                    stream.recent_messages = COALESCE_FROM;
+                    stream.next_window(now, COALESCE_FROM, COALESCE_S);
                     self.flush_stream(token);
                 }
                 None => {}

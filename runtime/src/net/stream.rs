@@ -60,9 +60,11 @@ pub(super) struct Stream {
     pub(super) close_after_flush: bool,
     /// Monotonic time of the last write that made progress, or of the first byte that could not be written.
     pub(super) stuck_since: Option<f64>,
-    /// Monotonic time of the last flush and messages since, for coalescing.
-    pub(super) last_flush: f64,
+    /// Start of the window in which messages are counted (monotonic), and their number so far.
+    pub(super) window_start: f64,
     pub(super) recent_messages: u32,
+    /// The window before was full: messages wait for the end of theirs.
+    pub(super) busy: bool,
     /// Flush not before this monotonic time.
     pub(super) hold_until: Option<f64>,
 }
@@ -85,8 +87,9 @@ impl Stream {
             dirty: false,
             close_after_flush: false,
             stuck_since: None,
-            last_flush: 0.0,
+            window_start: 0.0,
             recent_messages: 0,
+            busy: false,
             hold_until: None,
         }
     }
@@ -120,6 +123,13 @@ impl Stream {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Begins a new window of `length_s` for coalescing; the one that ends was full from `full` messages on.
+    pub(super) fn next_window(&mut self, now: f64, full: u32, length_s: f64) {
+        self.busy = self.recent_messages > full && now - self.window_start < 4.0 * length_s;
+        self.window_start = now;
+        self.recent_messages = 0;
     }
 
     /// The next whole message.
