@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::graph::{Graph, P2P_BARRIER, RunSpec};
+use crate::protocol::Value;
 use crate::scheduler::{
     Clock, CoreConfig, Out, Status, Submission, TaskFinished, ToWorker, WorkerInfo,
 };
