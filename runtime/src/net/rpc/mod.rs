@@ -8,6 +8,7 @@ mod error;
 mod host;
 mod lifecycle;
 mod plugins;
+mod profile;
 mod python;
 mod query;
 mod register;
@@ -250,8 +251,8 @@ pub async fn dispatch(ctx: &Arc<Ctx>, op: &str, req: &Value) -> Reply {
         "unregister_nanny_plugin" => plugins::unregister_nanny(ctx, req).await,
 
         "call_stack" => diagnostics::call_stack(ctx, req).await,
-        "profile" => diagnostics::profile(ctx, req).await,
-        "profile_metadata" => diagnostics::profile_metadata(ctx, req).await,
+        "profile" => profile::profile(ctx, req).await,
+        "profile_metadata" => profile::metadata(ctx, req).await,
         "get_logs" | "logs" => diagnostics::logs(ctx, req),
         "worker_logs" => diagnostics::worker_logs(ctx, req).await,
         "log_event" => diagnostics::log_event(ctx, req).await,
