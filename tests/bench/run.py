@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import statistics
 import sys
 import time
@@ -144,6 +145,7 @@ def main() -> int:
             print(f"{name:4} {row.title(args.quick)}")
         return 0
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     ours = shlex.split(args.ours) if args.ours else [str(target / "release" / "oxidask-scheduler")]
     known = {"stock": Side("stock", [sys.executable, "-m", "dask", "scheduler"]), "ours": Side("ours", ours)}

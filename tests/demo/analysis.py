@@ -1,6 +1,6 @@
 """An analysis as a user writes it: the stock client, data made here, nothing that knows which scheduler serves it.
 
-python analysis.py tcp://127.0.0.1:8786
+python analysis.py tcp://127.0.0.1:8786 [folder for the data]
 """
 
 import json
@@ -74,10 +74,10 @@ def estimate_pi(seed, n=200_000):
     return 4 * np.mean(np.sum(rng.random((n, 2)) ** 2, axis=1) < 1)
 
 
-def main(address, rows=60_000, months=6):
+def main(address, folder=None, rows=60_000, months=6):
     client = Client(address)
     http = client.dashboard_link.removesuffix("/status")
-    folder = tempfile.mkdtemp(prefix="oxidask-demo-data-")
+    folder = folder or tempfile.mkdtemp(prefix="oxidask-demo-data-")
     print(f"  {len(client.ncores())} workers, {sum(client.ncores().values())} threads; data in {folder}")
 
     with step(f"{months} Parquet files on the workers (futures)", http):
@@ -128,4 +128,4 @@ def main(address, rows=60_000, months=6):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:3])

@@ -36,7 +36,7 @@ def stop(processes):
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 4
     for process in processes:
         try:
             process.wait(max(0.1, deadline - time.monotonic()))
@@ -84,12 +84,15 @@ def run(folder, processes):
         wait_for(lambda log=log: "Registered to:" in log.read_text(errors="replace"), process, log, "a worker")
     print("workers    two stock `dask worker` processes\n")
 
-    analysis = subprocess.Popen([sys.executable, str(HERE / "analysis.py"), address], preexec_fn=die_with_parent)
+    data = folder / "data"
+    data.mkdir()
+    command = [sys.executable, str(HERE / "analysis.py"), address, str(data)]
+    analysis = subprocess.Popen(command, process_group=0, preexec_fn=die_with_parent)
     try:
         return analysis.wait()
     finally:
-        if analysis.poll() is None:
-            analysis.wait(10)
+        analysis.kill()
+        analysis.wait()
 
 
 def main():
