@@ -213,7 +213,8 @@ def test_s043_p2p_survives_a_lost_worker(make_cluster, tmp_path):
     frame = pd.DataFrame({"k": np.arange(3000) % 50, "v": np.arange(3000.0)})
 
     def slow_part(part):
-        if part.v.min() >= 1500:
+        # One part only: the order of parts is not fixed, and the other workers must have something to transfer.
+        if part.v.min() >= 2600:
             from helpers import wait_for_file
 
             started.touch()
