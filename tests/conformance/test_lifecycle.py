@@ -112,6 +112,9 @@ def test_nanny_restarts_its_worker(make_cluster):
     with cluster.client() as client:
         client.wait_for_workers(1, timeout=60)
         [(addr, pid)] = client.run(os.getpid).items()
+        # A nanny whose worker dies before it has seen it start gives up.
+        nannies = lambda: set(client.run(lambda dask_worker: dask_worker.status.name, nanny=True).values())
+        wait_until(lambda: nannies() == {"running"}, 30)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: set(client.ncores()) - {addr}, 60)
         assert pid not in client.run(os.getpid).values()
