@@ -345,23 +345,35 @@ impl State {
         client: Option<&str>,
     ) {
         let sizes: rustc_hash::FxHashMap<&Key, i64> = nbytes.iter().map(|(k, n)| (k, *n)).collect();
+        let stimulus = self.stimulus("update-data");
         for (key, addresses) in who_has {
-            let id = self
-                .task_id(key)
-                .unwrap_or_else(|| self.new_task(key.clone()));
-            if self.task(id).state == Released && self.task(id).processing_on.is_none() {
-                self.set_state(id, Memory);
+            let holders: Vec<_> = addresses.iter().filter_map(|a| self.worker_id(a)).collect();
+            let known = self.task_id(key);
+            if holders.is_empty() && known.is_none_or(|id| self.task(id).state != Memory) {
+                // The worker is gone already, and the data with it.
+                self.report_lost_data(key, client);
+                continue;
             }
+            let id = known.unwrap_or_else(|| self.new_task(key.clone()));
             if let Some(n) = sizes.get(key) {
                 self.set_nbytes(id, *n);
             }
-            let mut holders = Vec::new();
-            for address in addresses {
-                if let Some(w) = self.worker_id(address) {
-                    self.add_replica(id, w);
-                    holders.push(self.worker(w).info.address.clone());
+            if self.task(id).state == Released {
+                self.set_state(id, Memory);
+            } else if self.task(id).state != Memory {
+                // It is about to be computed, or failed: that copy is not known, hence of no use.
+                for w in holders {
+                    self.send_free_key(w, key.clone(), stimulus);
                 }
+                continue;
             }
+            for w in &holders {
+                self.add_replica(id, *w);
+            }
+            let holders: Vec<_> = holders
+                .iter()
+                .map(|w| self.worker(*w).info.address.clone())
+                .collect();
             let holders = Arc::new(holders);
             for c in self.task(id).who_wants.clone() {
                 let (key, workers) = (key.clone(), Some(holders.clone()));
@@ -378,6 +390,14 @@ impl State {
         if let Some(name) = client {
             let keys: Vec<Key> = who_has.iter().map(|(k, _)| k.clone()).collect();
             self.client_desires_keys(name, &keys);
+        }
+    }
+
+    fn report_lost_data(&mut self, key: &Key, client: Option<&str>) {
+        if let Some(c) = client.and_then(|name| self.client_id(name)) {
+            let keys = Arc::new(vec![key.clone()]);
+            let (reason, msg) = ("scattered data was lost".into(), None);
+            self.send_client(c, ToClient::CancelledKeys { keys, reason, msg });
         }
     }
 

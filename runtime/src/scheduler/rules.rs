@@ -1,6 +1,6 @@
 //! The rules of single transitions, as `distributed.scheduler.SchedulerState._transition_*`.
 
-use super::ids::{TaskId, WorkerId};
+use super::ids::{IdSet, TaskId, WorkerId};
 use super::out::{Stimulus, ToClient, ToWorker};
 use super::state::{ErredTask, FIRE_AND_FORGET, State};
 use super::task::{ErrorPayload, Failure, TaskStateName};
@@ -25,6 +25,19 @@ impl State {
             self.recommend(id, Erred);
             return start;
         }
+        self.clear_blame(id);
+        let waiters: IdSet<TaskId> = self
+            .task(id)
+            .dependents
+            .iter()
+            .filter(|d| self.task(*d).state == Waiting)
+            .collect();
+        if waiters.is_empty() && self.task(id).who_wants.is_empty() {
+            // Two changes of one event met: it was to run again, and was given up.
+            self.leave_dependencies(id, true);
+            self.task_mut(id).waiters.clear();
+            return start;
+        }
         self.set_state(id, Waiting);
         for i in 0..self.task(id).dependencies.len() {
             let dep = self.task(id).dependencies.as_slice()[i];
@@ -41,12 +54,6 @@ impl State {
                 self.task_mut(dep).waiters.insert(id);
             }
         }
-        let waiters = self
-            .task(id)
-            .dependents
-            .iter()
-            .filter(|d| self.task(*d).state == Waiting)
-            .collect();
         let task = self.task_mut(id);
         task.waiters = waiters;
         if task.waiting_on.is_empty() {
@@ -65,6 +72,30 @@ impl State {
             let failed = self.task(blame).rare.as_ref();
             failed.is_some_and(|r| r.failure.is_some()).then_some(blame)
         })
+    }
+
+    /// A failed task now shares another failure, since the first is being retried: so do those that failed with it.
+    pub(super) fn pass_blame_on(&mut self, id: TaskId) {
+        let blame = self.task(id).exception_blame();
+        for i in 0..self.task(id).dependents.len() {
+            let d = self.task(id).dependents.as_slice()[i];
+            let task = self.task(d);
+            let stale = task.exception_blame().is_some_and(|b| {
+                let failed = self.task(b).rare.as_ref();
+                failed.is_none_or(|r| r.failure.is_none())
+            });
+            if task.state == Erred && stale && task.exception_blame() != blame {
+                self.task_mut(d).rare_mut().exception_blame = blame;
+                self.recommend(d, Erred);
+            }
+        }
+    }
+
+    /// Forgets whose failure the task was to share.
+    pub(super) fn clear_blame(&mut self, id: TaskId) {
+        if let Some(rare) = &mut self.task_mut(id).rare {
+            rare.exception_blame = None;
+        }
     }
 
     pub(super) fn waiting_released(&mut self, id: TaskId, start: TaskStateName) -> TaskStateName {
@@ -231,6 +262,7 @@ impl State {
     }
 
     pub(super) fn propagate_released(&mut self, id: TaskId) {
+        self.clear_blame(id);
         self.set_state(id, Released);
         let task = self.task(id);
         if task.has_lost_dependencies {
@@ -248,6 +280,7 @@ impl State {
         &mut self,
         id: TaskId,
         start: TaskStateName,
+        stimulus: Stimulus,
         args: &ErredArgs,
     ) -> TaskStateName {
         if self.task(id).actor
@@ -255,7 +288,14 @@ impl State {
         {
             self.worker_mut(w).actors.remove(id);
         }
-        self.exit_processing(id);
+        let worker = self.exit_processing(id);
+        if args.worker.is_none()
+            && let Some(w) = worker
+        {
+            // It failed with something it needs, and its worker has not heard of that.
+            let key = self.task(id).key.clone();
+            self.send_free_key(w, key, stimulus);
+        }
         self.propagate_erred(id, args);
         start
     }
@@ -486,6 +526,8 @@ impl State {
                 self.recommend(d, Erred);
             }
         }
+        self.leave_dependencies(id, true);
+        self.task_mut(id).waiters.clear();
         self.report_erred(id, failing);
         self.set_state(id, Erred);
         self.fire_and_forget_done(id);

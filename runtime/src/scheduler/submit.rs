@@ -8,7 +8,7 @@ use super::task::{Priority, Restrictions, TaskStateName};
 use crate::graph::{DATA_PRODUCER, Graph, P2P_BARRIER};
 use crate::protocol::{Key, Value};
 
-use TaskStateName::{Erred, Memory, Processing, Released, Waiting};
+use TaskStateName::{Erred, Forgotten, Memory, Processing, Released, Waiting};
 
 /// Which tasks of a graph hold actors.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +122,11 @@ impl State {
             if let Some(blame) = blame {
                 self.task_mut(*id).rare_mut().exception_blame = Some(blame);
                 self.recommend(*id, Erred);
+            }
+            let task = self.task(*id);
+            if task.dependents.is_empty() && task.who_wants.is_empty() {
+                // Needed only by the second definition of a known task, which is ignored.
+                self.recommend(*id, Forgotten);
             }
         }
         self.run_transitions(stimulus);

@@ -81,6 +81,9 @@ impl State {
     ) {
         let start = self.task(id).state;
         if start == target {
+            if start == Erred {
+                self.pass_blame_on(id);
+            }
             return;
         }
         self.transition_counter += 1;
@@ -88,7 +91,18 @@ impl State {
         let key = self.task(id).key.clone();
         let logged_start = match (start, target) {
             (Released, Waiting) => self.released_waiting(id, start),
-            (Waiting, Released) => self.waiting_released(id, start),
+            (Waiting, Released) => {
+                self.clear_blame(id);
+                self.waiting_released(id, start)
+            }
+            (Waiting, Erred) => {
+                // Its blame is set: it does not go back to waiting.
+                self.waiting_released(id, start);
+                match self.recommended(id) {
+                    Some(Forgotten) => Released,
+                    _ => self.released_erred(id, Released),
+                }
+            }
             (Waiting, Processing) => self.waiting_processing(id, start, stimulus),
             (Waiting, NoWorker) => self.waiting_no_worker(id, start),
             (Waiting, Queued) => self.waiting_queued(id, start),
@@ -129,7 +143,7 @@ impl State {
                 start
             }
             (Processing, Released) => self.processing_released(id, start, stimulus),
-            (Processing, Erred) => self.processing_erred(id, start, args),
+            (Processing, Erred) => self.processing_erred(id, start, stimulus, args),
             (Memory, Released) => self.memory_released(id, start, stimulus),
             (Memory, Erred) => self.memory_erred(id, start, stimulus),
             (Memory, Forgotten) | (Released, Forgotten) => self.forget(id, start, stimulus),

@@ -49,11 +49,6 @@ impl State {
             self.queued_len,
             entries.len()
         );
-        ensure!(
-            self.queued.len() <= 64.max(2 * self.queued_len + 1),
-            "{} entries of the queue for {n} tasks",
-            self.queued.len()
-        );
         let free = self.running.iter().find(|w| self.is_below_saturation(*w));
         ensure!(
             n == 0 || free.is_none(),

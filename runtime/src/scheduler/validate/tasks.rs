@@ -171,6 +171,7 @@ impl State {
         match task.state {
             Released => {
                 ensure!(task.waiters.is_empty(), "has waiters");
+                ensure!(task.exception_blame().is_none(), "shares a failure");
                 ensure!(
                     task.who_wants.is_empty(),
                     "a client waits for it and nothing will happen"
