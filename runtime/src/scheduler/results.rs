@@ -279,8 +279,11 @@ impl State {
         let mut unknown = Vec::new();
         for key in keys {
             match self.task_id(key) {
-                Some(id) => who_has.push((key.clone(), self.holders(id))),
-                None => unknown.push(key.clone()),
+                // Stock Dask answers without holders for ever if no result is to be expected any more.
+                Some(id) if !matches!(self.task(id).state, Released | Erred) => {
+                    who_has.push((key.clone(), self.holders(id)));
+                }
+                _ => unknown.push(key.clone()),
             }
         }
         if !who_has.is_empty() {
