@@ -19,6 +19,8 @@ pub enum View {
     Error,
 }
 
+// A few thousand of them live at a time.
+#[allow(clippy::large_enum_variant)]
 pub enum FromClient {
     Graph {
         graph: Graph,
@@ -208,7 +210,7 @@ impl World {
 
     // ---- at the scheduler
 
-    pub fn from_client(&mut self, c: usize) {
+    pub fn take_from_client(&mut self, c: usize) {
         let Some(msg) = self.clients[c].up.queue.pop_front() else {
             return;
         };
@@ -292,7 +294,7 @@ impl World {
 
     // ---- at the client
 
-    pub fn to_client(&mut self, c: usize) {
+    pub fn give_to_client(&mut self, c: usize) {
         let Some(report) = self.clients[c].down.queue.pop_front() else {
             return;
         };

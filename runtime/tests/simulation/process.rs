@@ -315,7 +315,7 @@ impl World {
         }
     }
 
-    pub fn to_worker(&mut self, p: usize) {
+    pub fn give_to_worker(&mut self, p: usize) {
         let Some(msg) = self.processes[p].down.queue.pop_front() else {
             return;
         };

@@ -129,7 +129,7 @@ impl World {
     }
 
     /// The next message of a worker is read.
-    pub fn from_worker(&mut self, p: usize) {
+    pub fn take_from_worker(&mut self, p: usize) {
         let Some(msg) = self.processes[p].up.queue.pop_front() else {
             return;
         };

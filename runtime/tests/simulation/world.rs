@@ -233,10 +233,10 @@ impl World {
 
     fn happen(&mut self, what: What) {
         match what {
-            What::FromWorker(p) => self.from_worker(p),
-            What::ToWorker(p) => self.to_worker(p),
-            What::FromClient(c) => self.from_client(c),
-            What::ToClient(c) => self.to_client(c),
+            What::FromWorker(p) => self.take_from_worker(p),
+            What::ToWorker(p) => self.give_to_worker(p),
+            What::FromClient(c) => self.take_from_client(c),
+            What::ToClient(c) => self.give_to_client(c),
             What::Register(p) => self.register(p),
             What::Executed(p, k, run) => self.executed(p, k, run),
             What::Seceded(p, k, run) => self.seceded(p, k, run),

@@ -32,7 +32,7 @@ impl Machine {
                 let task = self.task_mut(k);
                 let ran = task.previous.is_some_and(Phase::busy);
                 (task.previous, task.next) = (None, None);
-                self.to_memory(
+                self.arrive_in_memory(
                     k,
                     *value,
                     *run_id,
@@ -82,13 +82,13 @@ impl Machine {
                 Recs::default()
             }
             (Executing | LongRunning, Target::Memory(value, run_id)) => {
-                self.to_memory(k, *value, *run_id, Told::Finished)
+                self.arrive_in_memory(k, *value, *run_id, Told::Finished)
             }
             (Flight, Target::Memory(value, run_id)) => {
-                self.to_memory(k, *value, *run_id, Told::AddKeys)
+                self.arrive_in_memory(k, *value, *run_id, Told::AddKeys)
             }
             (Released, Target::Memory(value, run_id)) => {
-                self.to_memory(k, *value, *run_id, Told::Nothing)
+                self.arrive_in_memory(k, *value, *run_id, Told::Nothing)
             }
             (Executing, Target::LongRunning(seconds)) => {
                 let task = self.task_mut(k);
@@ -340,7 +340,7 @@ impl Machine {
         recs
     }
 
-    fn to_memory(&mut self, k: K, value: u64, run_id: u64, told: Told) -> Recs {
+    fn arrive_in_memory(&mut self, k: K, value: u64, run_id: u64, told: Told) -> Recs {
         let mut recs = Recs::default();
         let before = self.data.insert(k, value);
         assert!(before.is_none());
