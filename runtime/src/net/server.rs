@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 
 use super::core::{Core, CoreHandle, Services, wall_time};
@@ -214,7 +214,6 @@ impl Server {
             shutdown,
             scatter_turn: AtomicUsize::new(0),
             replication: tokio::sync::Mutex::new(()),
-            workers_changed: Notify::new(),
             config: config.clone(),
         });
         let core_thread = start_core(reactor, handle, &ctx, limits)?;
@@ -355,7 +354,6 @@ impl Services for Shell {
         }
         // Nobody may be watching.
         let _ = self.ctx.worker_changes.send((address.to_string(), joined));
-        self.ctx.workers_changed.notify_waiters();
     }
 
     fn stale_workers(&self, addresses: Vec<String>) {

@@ -16,7 +16,7 @@ mod shuffle;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, broadcast as channel, watch};
+use tokio::sync::{broadcast as channel, watch};
 
 use super::conn::{ConnError, Connection};
 use super::core::CoreHandle;
@@ -94,8 +94,6 @@ pub struct Ctx {
     pub scatter_turn: std::sync::atomic::AtomicUsize,
     /// One of replicate, rebalance at a time.
     pub replication: tokio::sync::Mutex<()>,
-    /// Wakes whoever waits for workers.
-    pub workers_changed: Notify,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use super::{Ctx, Reply, RpcError, arg, arg_bool, arg_keys, arg_str, need_keys, str_list};
 use crate::net::core::Core;
 use crate::protocol::{Key, Value};
+use crate::scheduler::ids::IdSet;
 use crate::scheduler::task::N_STATES;
-use crate::scheduler::{ErrorPayload, State, TaskStateName, WorkerId};
+use crate::scheduler::worker::Worker;
+use crate::scheduler::{ErrorPayload, State, TaskId, TaskStateName, WorkerId};
 
 pub(super) async fn identity(ctx: &Arc<Ctx>, req: &Value) -> Reply {
     let n = arg(req, "n_workers").and_then(Value::as_i64).unwrap_or(-1);
@@ -69,11 +71,14 @@ pub(super) async fn ncores(ctx: &Arc<Ctx>, req: &Value, running_only: bool) -> R
     Ok(reply.await?)
 }
 
-pub(super) async fn has_what(ctx: &Arc<Ctx>, req: &Value) -> Reply {
-    per_worker(ctx, req, |state, id| {
-        let tasks = id
-            .map(|id| state.worker(id).has_what.as_slice())
-            .unwrap_or(&[]);
+/// The keys of one set of tasks of each worker.
+async fn keys_per_worker(
+    ctx: &Arc<Ctx>,
+    req: &Value,
+    tasks: fn(&Worker) -> &IdSet<TaskId>,
+) -> Reply {
+    per_worker(ctx, req, move |state, id| {
+        let tasks = id.map_or(&[][..], |id| tasks(state.worker(id)).as_slice());
         Value::Array(
             tasks
                 .iter()
@@ -84,19 +89,12 @@ pub(super) async fn has_what(ctx: &Arc<Ctx>, req: &Value) -> Reply {
     .await
 }
 
+pub(super) async fn has_what(ctx: &Arc<Ctx>, req: &Value) -> Reply {
+    keys_per_worker(ctx, req, |w| &w.has_what).await
+}
+
 pub(super) async fn processing(ctx: &Arc<Ctx>, req: &Value) -> Reply {
-    per_worker(ctx, req, |state, id| {
-        let tasks = id
-            .map(|id| state.worker(id).processing.as_slice())
-            .unwrap_or(&[]);
-        Value::Array(
-            tasks
-                .iter()
-                .map(|t| state.task(*t).key.to_value())
-                .collect(),
-        )
-    })
-    .await
+    keys_per_worker(ctx, req, |w| &w.processing).await
 }
 
 fn addresses(list: &[Arc<str>]) -> Value {
